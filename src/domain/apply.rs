@@ -1,0 +1,236 @@
+//! Applies a command: the one place where replicated state changes.
+//!
+//! The result depends on the command, its stamped time and the state, nothing else. A command is carried out or refused;
+//! a refusal leaves not a byte behind, not even its time or its request id. That makes the retry of a refused command
+//! safe: it is decided anew, and as the first try did nothing, at most one try ever does.
+
+use crate::change_log;
+use crate::command::{Command, Compact, Found, Node, Operation, Txn, TxnOp};
+use crate::entry::Change;
+use crate::keys;
+use crate::limits;
+use crate::names::InvalidArgument;
+use crate::outcome::{Applied, Outcome, Rejection, TxnResult};
+use crate::overlay::Overlay;
+use crate::query::{self, Meta, QueryError, QueryResult};
+use crate::record::{self, Request};
+use crate::requests::{self, Lookup};
+use crate::store::{Reader, StoreError};
+use crate::writer::Writer;
+
+/// A command with the time its leader gave it.
+#[derive(Clone, Copy, Debug)]
+pub struct Stamped<'a> {
+    /// Milliseconds since 1970, UTC.
+    pub time_ms: u64,
+    /// The command.
+    pub command: &'a Command,
+}
+
+impl Stamped<'_> {
+    /// Applies it, see [`apply()`].
+    pub fn apply<R: Reader + ?Sized>(
+        &self,
+        overlay: &mut Overlay<'_, R>,
+    ) -> Result<(Applied, Vec<Change>), StoreError> {
+        apply(overlay, self.time_ms, self.command)
+    }
+}
+
+/// What carrying out a command came to, before it is known to whom it is told.
+enum Done {
+    Now { revision: u64, outcome: Outcome, changes: Vec<Change> },
+    Before { revision: u64, result: Result<Outcome, Rejection> },
+}
+
+/// Applies a command to the overlay. Answers what the caller is told, and the changes for caches and watchers (none
+/// for a refusal or a replayed answer).
+///
+/// An error means that this node's storage failed: the overlay must be thrown away and the node must stop.
+pub fn apply<R: Reader + ?Sized>(
+    overlay: &mut Overlay<'_, R>,
+    time_ms: u64,
+    command: &Command,
+) -> Result<(Applied, Vec<Change>), StoreError> {
+    overlay.set_savepoint();
+    let before = Meta::from_record(overlay.get(&keys::meta())?)?;
+    let revision = before.revision;
+    match carry_out(overlay, before, time_ms, command) {
+        Ok(Done::Now { revision, outcome, changes }) => {
+            overlay.release_savepoint();
+            Ok((Applied { revision, result: Ok(outcome), replayed: false }, changes))
+        }
+        Ok(Done::Before { revision, result }) => {
+            overlay.roll_back();
+            Ok((Applied { revision, result, replayed: true }, Vec::new()))
+        }
+        Err(QueryError::Refused(rejection)) => {
+            overlay.roll_back();
+            Ok((Applied { revision, result: Err(rejection), replayed: false }, Vec::new()))
+        }
+        Err(QueryError::Store(error)) => {
+            overlay.roll_back();
+            Err(error)
+        }
+    }
+}
+
+fn carry_out<R: Reader + ?Sized>(
+    overlay: &mut Overlay<'_, R>,
+    before: Meta,
+    time_ms: u64,
+    command: &Command,
+) -> QueryResult<Done> {
+    command.validate().map_err(Rejection::from)?;
+    let mut meta = before.clone();
+    meta.last_time_ms = meta.last_time_ms.max(time_ms);
+    requests::evict_expired(overlay, &mut meta)?;
+    let mut stale_ms = None;
+    if let Some(request) = &command.request {
+        match requests::find(overlay, &meta, &command.actor, request)? {
+            Lookup::Absent => {}
+            Lookup::Stale { time_ms } => stale_ms = Some(time_ms),
+            Lookup::Known(record) => return answer_again(overlay, &meta, command, &record),
+        }
+    }
+
+    let mut writer = Writer::new(overlay, meta, &command.actor);
+    let outcome = operate(&mut writer, &command.operation)?;
+    let (mut meta, changes) = writer.finish();
+
+    if let Some(request) = &command.request {
+        requests::remember(overlay, &mut meta, &command.actor, request, stale_ms, &outcome)?;
+    }
+    change_log::evict(overlay, &mut meta, changes.len())?;
+    let revision = meta.revision;
+    if meta != before {
+        overlay.put(keys::meta(), meta.to_record());
+    }
+    Ok(Done::Now { revision, outcome, changes })
+}
+
+fn answer_again<R: Reader + ?Sized>(
+    overlay: &Overlay<'_, R>,
+    meta: &Meta,
+    command: &Command,
+    record: &Request,
+) -> QueryResult<Done> {
+    let result = match requests::replay(overlay, meta, command, record) {
+        Ok(outcome) => Ok(outcome),
+        Err(QueryError::Refused(rejection)) => Err(rejection),
+        Err(error @ QueryError::Store(_)) => return Err(error),
+    };
+    Ok(Done::Before { revision: record.revision, result })
+}
+
+fn operate<R: Reader + ?Sized>(
+    writer: &mut Writer<'_, '_, R>,
+    operation: &Operation,
+) -> QueryResult<Outcome> {
+    match operation {
+        Operation::Found(found) => Ok(establish(writer, found)?),
+        Operation::RegisterNode(node) => register(writer, node),
+        Operation::Set(_)
+        | Operation::Delete(_)
+        | Operation::Rollback(_)
+        | Operation::Txn(_)
+        | Operation::Compact(_)
+            if writer.meta.cluster_id.is_none() =>
+        {
+            Err(Rejection::NotFounded.into())
+        }
+        Operation::Set(set) => {
+            let (entry, created) = writer.set(set)?;
+            Ok(Outcome::Set { entry, created })
+        }
+        Operation::Delete(delete) => Ok(Outcome::Deleted { entry: writer.delete(delete)? }),
+        Operation::Rollback(rollback) => {
+            Ok(Outcome::RolledBack { entry: writer.rollback(rollback)? })
+        }
+        Operation::Txn(txn) => transact(writer, txn),
+        Operation::Compact(compact) => Ok(compact_history(&mut writer.meta, *compact)?),
+    }
+}
+
+fn transact<R: Reader + ?Sized>(writer: &mut Writer<'_, '_, R>, txn: &Txn) -> QueryResult<Outcome> {
+    let mut succeeded = true;
+    for compare in &txn.compare {
+        succeeded &= writer.current_version(&compare.address)? == compare.version;
+    }
+    let mut results = Vec::new();
+    let mut size = 0;
+    for op in if succeeded { &txn.success } else { &txn.failure } {
+        let result = match op {
+            TxnOp::Set(set) => TxnResult::Set(writer.set(set)?.0),
+            TxnOp::Delete(delete) => TxnResult::Delete(writer.delete(delete)?),
+            TxnOp::Get(address) => TxnResult::Get(writer.get(address)?),
+        };
+        size += match &result {
+            TxnResult::Set(entry) | TxnResult::Delete(entry) | TxnResult::Get(Some(entry)) => {
+                entry.size()
+            }
+            TxnResult::Get(None) => 0,
+        };
+        if size > limits::TXN_RESULT_BYTES_MAX {
+            let (size, limit) = (size as u64, limits::TXN_RESULT_BYTES_MAX as u64);
+            return Err(Rejection::TooLarge {
+                what: "the bytes of the transaction's answer".into(),
+                size,
+                limit,
+            }
+            .into());
+        }
+        results.push(result);
+    }
+    Ok(Outcome::Txn { succeeded, results })
+}
+
+/// Forgetting what is already forgotten is no mistake: the caller has what it wants.
+fn compact_history(meta: &mut Meta, compact: Compact) -> Result<Outcome, Rejection> {
+    if compact.revision > meta.revision {
+        let reason = format!(
+            "{} is in the future; the current revision is {}",
+            compact.revision, meta.revision
+        );
+        return Err(InvalidArgument::new("revision", reason).into());
+    }
+    meta.oldest_revision = meta.oldest_revision.max(compact.revision);
+    Ok(Outcome::Compacted)
+}
+
+fn establish<R: Reader + ?Sized>(
+    writer: &mut Writer<'_, '_, R>,
+    found: &Found,
+) -> Result<Outcome, Rejection> {
+    if let Some(cluster_id) = &writer.meta.cluster_id {
+        return Err(Rejection::AlreadyFounded { cluster_id: cluster_id.clone() });
+    }
+    writer.meta.cluster_id = Some(found.cluster_id.clone());
+    writer.meta.history_limit = found.history_limit;
+    Ok(Outcome::Founded)
+}
+
+/// A node registers again after its addresses changed; another disk under its id is refused.
+fn register<R: Reader + ?Sized>(
+    writer: &mut Writer<'_, '_, R>,
+    node: &Node,
+) -> QueryResult<Outcome> {
+    let key = keys::node(node.id);
+    match writer.store.get(&key)?.map(record::node_from_bytes).transpose()? {
+        Some(known) if known.incarnation != node.incarnation => {
+            return Err(Rejection::NodeIdTaken { id: node.id }.into());
+        }
+        Some(_) => {}
+        None => {
+            let registered = query::nodes(&*writer.store)?.len();
+            if registered >= limits::NODES_MAX {
+                let (size, limit) = (registered as u64 + 1, limits::NODES_MAX as u64);
+                return Err(
+                    Rejection::TooLarge { what: "the table of nodes".into(), size, limit }.into()
+                );
+            }
+        }
+    }
+    writer.store.put(key, record::node_to_bytes(node));
+    Ok(Outcome::Registered)
+}

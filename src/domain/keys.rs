@@ -1,0 +1,206 @@
+//! Where each table lives in the ordered key space. Nothing else builds or takes apart a storage key.
+//!
+//! | table          | key                                                   | record         |
+//! |----------------|-------------------------------------------------------|----------------|
+//! | heads          | `10` namespace `00` environment key                   | Head           |
+//! | versions       | `11` namespace `00` environment key `00` version      | Version        |
+//! | changes        | `12` revision sequence                                | ChangeRecord   |
+//! | namespaces     | `13` namespace                                        | NamespaceCount |
+//! | requests       | `14` actor `00` idempotency key                       | Request        |
+//! | request expiry | `15` time actor `00` idempotency key                  | (empty)        |
+//! | nodes          | `16` id                                               | Node           |
+//! | meta           | `17`                                                  | Meta           |
+//!
+//! Numbers are big-endian, so that keys sort by them. Names contain no control characters, so `00` ends them.
+
+use crate::names::{Address, Environment, Key, Namespace};
+use crate::store::StoreError;
+
+const HEADS: u8 = 0x10;
+const VERSIONS: u8 = 0x11;
+const CHANGES: u8 = 0x12;
+const NAMESPACES: u8 = 0x13;
+const REQUESTS: u8 = 0x14;
+const REQUEST_EXPIRY: u8 = 0x15;
+const NODES: u8 = 0x16;
+const META: u8 = 0x17;
+
+const END: u8 = 0;
+
+fn join(table: u8, parts: &[&[u8]]) -> Vec<u8> {
+    let mut key = Vec::with_capacity(1 + parts.iter().map(|part| part.len()).sum::<usize>());
+    key.push(table);
+    for part in parts {
+        key.extend_from_slice(part);
+    }
+    key
+}
+
+fn corrupt(table: &str) -> StoreError {
+    StoreError::Corrupt(format!("a key of the {table} table cannot be read"))
+}
+
+/// The first key after every key that starts with `prefix`.
+fn after_prefix(mut prefix: Vec<u8>) -> Vec<u8> {
+    while let Some(last) = prefix.pop() {
+        if last < u8::MAX {
+            prefix.push(last + 1);
+            break;
+        }
+    }
+    prefix
+}
+
+fn number(bytes: &[u8]) -> Option<u64> {
+    bytes.try_into().ok().map(u64::from_be_bytes)
+}
+
+pub(crate) fn head(address: &Address) -> Vec<u8> {
+    heads(&address.namespace, address.environment, address.key.as_str())
+}
+
+fn heads(namespace: &Namespace, environment: Environment, key: &str) -> Vec<u8> {
+    join(HEADS, &[namespace.as_str().as_bytes(), &[END, environment.code()], key.as_bytes()])
+}
+
+/// The heads of one namespace and environment whose key starts with `prefix` and comes after `after`.
+pub(crate) fn head_range(
+    namespace: &Namespace,
+    environment: Environment,
+    prefix: &str,
+    after: Option<&Key>,
+) -> (Vec<u8>, Vec<u8>) {
+    let start = heads(namespace, environment, prefix);
+    let end = after_prefix(start.clone());
+    let resume = after.map(|key| {
+        let mut resume = heads(namespace, environment, key.as_str());
+        resume.push(END);
+        resume
+    });
+    (resume.unwrap_or_default().max(start), end)
+}
+
+/// The key part of a head's storage key.
+pub(crate) fn head_key(namespace: &Namespace, storage_key: &[u8]) -> Result<Key, StoreError> {
+    let key = storage_key.get(1 + namespace.as_str().len() + 2..);
+    key.and_then(|key| std::str::from_utf8(key).ok())
+        .and_then(|key| Key::parse(key).ok())
+        .ok_or_else(|| corrupt("heads"))
+}
+
+pub(crate) fn version(address: &Address, version: u64) -> Vec<u8> {
+    join(
+        VERSIONS,
+        &[
+            address.namespace.as_str().as_bytes(),
+            &[END, address.environment.code()],
+            address.key.as_str().as_bytes(),
+            &[END],
+            &version.to_be_bytes(),
+        ],
+    )
+}
+
+/// The number at the end of a version's storage key.
+pub(crate) fn version_number(storage_key: &[u8]) -> Result<u64, StoreError> {
+    storage_key
+        .last_chunk::<8>()
+        .map(|bytes| u64::from_be_bytes(*bytes))
+        .ok_or_else(|| corrupt("versions"))
+}
+
+pub(crate) fn change(revision: u64, sequence: u32) -> Vec<u8> {
+    join(CHANGES, &[&revision.to_be_bytes(), &sequence.to_be_bytes()])
+}
+
+/// Where changes end.
+pub(crate) fn changes_end() -> Vec<u8> {
+    vec![CHANGES + 1]
+}
+
+/// The revision in a change's storage key.
+pub(crate) fn change_revision(storage_key: &[u8]) -> Result<u64, StoreError> {
+    storage_key.get(1..9).and_then(number).ok_or_else(|| corrupt("changes"))
+}
+
+pub(crate) fn namespace(namespace: &Namespace) -> Vec<u8> {
+    join(NAMESPACES, &[namespace.as_str().as_bytes()])
+}
+
+/// The namespaces that start with `prefix` and come after `after`.
+pub(crate) fn namespace_range(prefix: &str, after: Option<&Namespace>) -> (Vec<u8>, Vec<u8>) {
+    let start = join(NAMESPACES, &[prefix.as_bytes()]);
+    let end = after_prefix(start.clone());
+    let resume = after.map(|after| join(NAMESPACES, &[after.as_str().as_bytes(), &[END]]));
+    (resume.unwrap_or_default().max(start), end)
+}
+
+/// The namespace in its storage key.
+pub(crate) fn namespace_name(storage_key: &[u8]) -> Result<Namespace, StoreError> {
+    let name = storage_key.get(1..).and_then(|name| std::str::from_utf8(name).ok());
+    name.and_then(|name| Namespace::parse(name).ok()).ok_or_else(|| corrupt("namespaces"))
+}
+
+pub(crate) fn request(actor: &str, key: &str) -> Vec<u8> {
+    join(REQUESTS, &[actor.as_bytes(), &[END], key.as_bytes()])
+}
+
+pub(crate) fn request_expiry(time_ms: u64, actor: &str, key: &str) -> Vec<u8> {
+    join(REQUEST_EXPIRY, &[&time_ms.to_be_bytes(), actor.as_bytes(), &[END], key.as_bytes()])
+}
+
+/// All expiry records made at `from_ms` or later.
+pub(crate) fn request_expiry_range(from_ms: u64) -> (Vec<u8>, Vec<u8>) {
+    (join(REQUEST_EXPIRY, &[&from_ms.to_be_bytes()]), vec![REQUEST_EXPIRY + 1])
+}
+
+/// The time in an expiry record's storage key, and the storage key of the request it belongs to.
+pub(crate) fn expiring_request(storage_key: &[u8]) -> Result<(u64, Vec<u8>), StoreError> {
+    let time = storage_key.get(1..9).and_then(number);
+    match (time, storage_key.get(9..)) {
+        (Some(time), Some(request)) => Ok((time, join(REQUESTS, &[request]))),
+        _ => Err(corrupt("request expiry")),
+    }
+}
+
+pub(crate) fn node(id: u64) -> Vec<u8> {
+    join(NODES, &[&id.to_be_bytes()])
+}
+
+pub(crate) fn nodes() -> (Vec<u8>, Vec<u8>) {
+    (vec![NODES], vec![NODES + 1])
+}
+
+pub(crate) fn meta() -> Vec<u8> {
+    vec![META]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_prefix_ends_before_the_next_key() {
+        assert_eq!(after_prefix(vec![1, 2]), [1, 3]);
+        assert_eq!(after_prefix(vec![1, 0xff, 0xff]), [2]);
+    }
+
+    #[test]
+    fn neighbouring_names_do_not_mix() {
+        let parse = |namespace: &str| Namespace::parse(namespace).unwrap();
+        let (from, to) = head_range(&parse("a"), Environment::Base, "k", None);
+        let inside = head(&Address::parse("a", "k/1", "base").unwrap());
+        assert!(from <= inside && inside < to);
+        for outside in
+            [("a", "l", "base"), ("a", "k", "dev"), ("a/b", "k", "base"), ("a-", "k", "base")]
+        {
+            let key = head(&Address::parse(outside.0, outside.1, outside.2).unwrap());
+            assert!(key < from || to <= key, "{outside:?}");
+        }
+        let one = Address::parse("a", "k", "base").unwrap();
+        assert_eq!(head_key(&one.namespace, &head(&one)), Ok(one.key.clone()));
+        assert_eq!(version_number(&version(&one, 7)), Ok(7));
+        assert!(version(&one, 255) < version(&one, 256));
+        assert_eq!(expiring_request(&request_expiry(5, "a", "k")), Ok((5, request("a", "k"))));
+    }
+}

@@ -1,0 +1,66 @@
+//! Every bound of the state machine, named with its unit.
+//!
+//! All nodes must agree on these: they are part of what a command does. Changing one changes the replicated
+//! format, so it belongs into a release note.
+
+/// Largest value, in bytes of compact JSON.
+pub const VALUE_BYTES_MAX: usize = 1 << 20;
+/// Deepest nesting of arrays and objects in a value.
+pub const VALUE_DEPTH_MAX: usize = 64;
+/// Longest namespace.
+pub const NAMESPACE_BYTES_MAX: usize = 256;
+/// Longest key.
+pub const KEY_BYTES_MAX: usize = 512;
+/// Longest idempotency key.
+pub const IDEMPOTENCY_KEY_BYTES_MAX: usize = 64;
+/// Longest description of an entry.
+pub const DESCRIPTION_BYTES_MAX: usize = 4096;
+/// Longest comment of a change.
+pub const COMMENT_BYTES_MAX: usize = 4096;
+/// Most tags on an entry.
+pub const TAGS_MAX: usize = 32;
+/// Longest tag.
+pub const TAG_BYTES_MAX: usize = 128;
+/// Longest name of who makes a change.
+pub const ACTOR_BYTES_MAX: usize = 256;
+/// Most comparisons in a transaction.
+pub const TXN_COMPARES_MAX: usize = 128;
+/// Most operations in each branch of a transaction.
+pub const TXN_OPS_MAX: usize = 128;
+/// Most bytes of values a transaction may answer with (its `get` operations could otherwise add up to 128 MiB).
+pub const TXN_RESULT_BYTES_MAX: usize = 8 << 20;
+/// Largest encoded command.
+pub const COMMAND_BYTES_MAX: usize = 4 << 20;
+/// Longest cluster id, node incarnation, address or version a node registers with.
+pub const NODE_TEXT_BYTES_MAX: usize = 512;
+/// Most nodes ever registered (ids are never reused).
+pub const NODES_MAX: usize = 4096;
+
+/// Items on a page when the caller names no limit.
+pub const PAGE_LIMIT_DEFAULT: usize = 100;
+/// Most items on a page.
+pub const PAGE_LIMIT_MAX: usize = 1000;
+
+/// Versions shown and kept per entry, when founding names no other number.
+pub const HISTORY_LIMIT_DEFAULT: u64 = 100;
+/// Most versions per entry that founding may ask for.
+pub const HISTORY_LIMIT_MAX: u64 = 10_000;
+
+/// Most changes in the change log, from which watches resume.
+pub const CHANGE_LOG_ENTRIES_MAX: u64 = 100_000;
+/// Most bytes of version records the change log keeps from being forgotten.
+pub const CHANGE_LOG_BYTES_MAX: u64 = 256 << 20;
+/// Bytes of changes after which a page of the change log ends (always with a whole revision).
+pub const CHANGES_PAGE_BYTES: usize = 8 << 20;
+
+/// How long an idempotency key is remembered, in milliseconds of log time.
+pub const IDEMPOTENCY_WINDOW_MS: u64 = 600_000;
+/// Most idempotency keys remembered at once.
+pub const IDEMPOTENCY_ENTRIES_MAX: u64 = 2_000_000;
+/// Records that one command may evict from each bounded table, beyond as many as it adds.
+pub const EVICTIONS_PER_COMMAND_MAX: usize = 64;
+
+/// Most entries in a resolved namespace.
+pub const RESOLVE_ENTRIES_MAX: usize = 100_000;
+/// Most bytes of keys and values in a resolved namespace.
+pub const RESOLVE_BYTES_MAX: usize = 64 << 20;

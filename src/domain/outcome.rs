@@ -1,0 +1,134 @@
+//! What a command answers: an outcome, or a refusal that is the same on every node.
+//!
+//! A refusal is an answer, not a fault: it changes nothing, and no node may disagree about it. Faults of one node
+//! (`StoreError`) have no place here.
+
+use bytes::Bytes;
+
+use crate::command::DecodeError;
+use crate::entry::Entry;
+use crate::names::InvalidArgument;
+use crate::wire;
+
+/// What a command that was carried out answers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// The entry as it is now.
+    Set {
+        /// The new version.
+        entry: Entry,
+        /// Whether it did not exist before.
+        created: bool,
+    },
+    /// The version that records the deletion.
+    Deleted {
+        /// The deletion.
+        entry: Entry,
+    },
+    /// The new version that carries the old value.
+    RolledBack {
+        /// The new version.
+        entry: Entry,
+    },
+    /// Which branch was taken and what each of its operations answered.
+    Txn {
+        /// Whether every comparison held.
+        succeeded: bool,
+        /// One per operation of the branch taken.
+        results: Vec<TxnResult>,
+    },
+    /// Change history before the revision is forgotten.
+    Compacted,
+    /// The cluster has its id.
+    Founded,
+    /// The node is known.
+    Registered,
+}
+
+/// What one operation of a transaction answers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum TxnResult {
+    /// The new version.
+    Set(Entry),
+    /// The deletion.
+    Delete(Entry),
+    /// The entry, or None when there is none.
+    Get(Option<Entry>),
+}
+
+/// Why a command or a query is refused: decided by the replicated state alone.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Rejection {
+    /// There is no such entry or version.
+    #[error("there is no such entry")]
+    NotFound,
+    /// The entry is not at the version that was expected.
+    #[error("the entry is at version {current_version} (0: it does not exist)")]
+    VersionConflict {
+        /// Its version; 0 when it does not exist.
+        current_version: u64,
+    },
+    /// What was asked for has been compacted.
+    #[error("that is compacted; the oldest revision to resume from is {oldest_revision}")]
+    Compacted {
+        /// The oldest revision that can still be asked for.
+        oldest_revision: u64,
+    },
+    /// The idempotency key was used for another command.
+    #[error("this idempotency key was used for a different request")]
+    IdempotencyKeyReused,
+    /// Too many idempotency keys are remembered.
+    #[error("too many idempotency keys are in use; they are forgotten after ten minutes")]
+    IdempotencyTableFull,
+    /// The cluster was founded before.
+    #[error("the cluster is already founded, as {cluster_id}")]
+    AlreadyFounded {
+        /// Its id.
+        cluster_id: String,
+    },
+    /// The cluster is not founded yet.
+    #[error("the cluster is not founded yet")]
+    NotFounded,
+    /// Another disk has used this node id.
+    #[error("node id {id} belongs to another data directory; node ids are never reused")]
+    NodeIdTaken {
+        /// The id.
+        id: u64,
+    },
+    /// An answer or a table above its limit.
+    #[error("{what} would take {size}, the limit is {limit}")]
+    TooLarge {
+        /// What is too large.
+        what: String,
+        /// Its size so far.
+        size: u64,
+        /// The most allowed.
+        limit: u64,
+    },
+    /// The command can never succeed as it is.
+    #[error(transparent)]
+    InvalidArgument(#[from] InvalidArgument),
+}
+
+/// What applying a command came to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Applied {
+    /// The revision a change made; for anything else the store's revision.
+    pub revision: u64,
+    /// The answer.
+    pub result: Result<Outcome, Rejection>,
+    /// Whether this is the remembered answer of an earlier command with the same request id.
+    pub replayed: bool,
+}
+
+impl Applied {
+    /// Encodes it for another node: one format byte, then protobuf.
+    pub fn encode(&self) -> Bytes {
+        wire::encode(&wire::Applied::from(self))
+    }
+
+    /// Decodes and validates what another node sent.
+    pub fn decode(bytes: Bytes) -> Result<Self, DecodeError> {
+        wire::decode::<wire::Applied>(bytes)?.try_into()
+    }
+}

@@ -1,0 +1,327 @@
+//! What is stored under each key (`keys.rs`): one format byte, then protobuf. Reading checks both and names the table.
+//!
+//! The same record always gives the same bytes, so that nodes can compare digests. These are written by apply only;
+//! values in them were validated before.
+
+use bytes::{BufMut, Bytes, BytesMut};
+use prost::Message;
+
+use crate::command::Node;
+use crate::entry::Entry;
+use crate::limits;
+use crate::names::Address;
+use crate::query::Meta;
+use crate::store::StoreError;
+use crate::value::JsonValue;
+use crate::wire;
+
+/// The only format so far.
+const FORMAT: u8 = 1;
+
+/// A record and the name of its table, for messages.
+pub(crate) trait Record: Message + Default {
+    const TABLE: &'static str;
+
+    fn to_bytes(&self) -> Bytes {
+        let mut bytes = BytesMut::with_capacity(1 + self.encoded_len());
+        bytes.put_u8(FORMAT);
+        // A growing buffer has room for everything; a lack of room is the only error encoding knows.
+        self.encode(&mut bytes).unwrap_or_default();
+        bytes.freeze()
+    }
+
+    fn from_bytes(bytes: Bytes) -> Result<Self, StoreError> {
+        match bytes.first() {
+            Some(&FORMAT) => Self::decode(bytes.slice(1..)).map_err(corrupt::<Self>),
+            Some(other) => Err(corrupt::<Self>(format_args!(
+                "format version {other} is not known to this release"
+            ))),
+            None => Err(corrupt::<Self>("empty")),
+        }
+    }
+}
+
+fn corrupt<R: Record>(what: impl std::fmt::Display) -> StoreError {
+    StoreError::Corrupt(format!("a record of the {} table: {what}", R::TABLE))
+}
+
+/// What is known of an address without reading its value. Stays after a delete, so that versions go on counting.
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct Head {
+    #[prost(uint64, tag = "1")]
+    pub(crate) latest_version: u64,
+    #[prost(bool, tag = "2")]
+    pub(crate) live: bool,
+    #[prost(uint64, tag = "3")]
+    pub(crate) created_at_ms: u64,
+    #[prost(string, tag = "4")]
+    pub(crate) created_by: String,
+}
+
+impl Record for Head {
+    const TABLE: &'static str = "heads";
+}
+
+impl Head {
+    /// What `expected_version` and comparisons look at: 0 when the entry does not exist.
+    pub(crate) fn current_version(&self) -> u64 {
+        if self.live { self.latest_version } else { 0 }
+    }
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct Version {
+    #[prost(uint64, tag = "1")]
+    pub(crate) revision: u64,
+    /// Absent: this version is a deletion.
+    #[prost(bytes = "bytes", optional, tag = "2")]
+    value: Option<Bytes>,
+    #[prost(string, tag = "3")]
+    description: String,
+    #[prost(string, repeated, tag = "4")]
+    tags: Vec<String>,
+    #[prost(string, tag = "5")]
+    comment: String,
+    #[prost(uint64, tag = "6")]
+    updated_at_ms: u64,
+    #[prost(string, tag = "7")]
+    updated_by: String,
+    #[prost(uint64, tag = "8")]
+    created_at_ms: u64,
+    #[prost(string, tag = "9")]
+    created_by: String,
+}
+
+impl Record for Version {
+    const TABLE: &'static str = "versions";
+}
+
+impl Version {
+    pub(crate) fn of(entry: &Entry) -> Self {
+        Self {
+            revision: entry.revision,
+            value: entry.value.as_ref().map(JsonValue::bytes),
+            description: entry.description.clone(),
+            tags: entry.tags.clone(),
+            comment: entry.comment.clone(),
+            updated_at_ms: entry.updated_at_ms,
+            updated_by: entry.updated_by.clone(),
+            created_at_ms: entry.created_at_ms,
+            created_by: entry.created_by.clone(),
+        }
+    }
+
+    pub(crate) fn into_entry(self, address: Address, version: u64) -> Result<Entry, StoreError> {
+        Ok(Entry {
+            address,
+            version,
+            revision: self.revision,
+            value: self.value.map(JsonValue::from_stored).transpose().map_err(corrupt::<Self>)?,
+            created_at_ms: self.created_at_ms,
+            created_by: self.created_by,
+            updated_at_ms: self.updated_at_ms,
+            updated_by: self.updated_by,
+            description: self.description,
+            tags: self.tags,
+            comment: self.comment,
+        })
+    }
+}
+
+/// One line of the change log: which version a revision made. `bytes` is what it keeps from being forgotten.
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct ChangeRecord {
+    #[prost(message, optional, tag = "1")]
+    address: Option<wire::Address>,
+    #[prost(uint64, tag = "2")]
+    pub(crate) version: u64,
+    #[prost(uint64, tag = "3")]
+    pub(crate) bytes: u64,
+}
+
+impl Record for ChangeRecord {
+    const TABLE: &'static str = "changes";
+}
+
+impl ChangeRecord {
+    pub(crate) fn new(address: &Address, version: u64, bytes: u64) -> Self {
+        Self { address: Some(address.into()), version, bytes }
+    }
+
+    pub(crate) fn address(self) -> Result<Address, StoreError> {
+        let address = self.address.ok_or_else(|| corrupt::<Self>("no address"))?;
+        address.try_into().map_err(corrupt::<Self>)
+    }
+}
+
+/// Entries per environment, indexed like `Environment::ALL`.
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct NamespaceCount {
+    #[prost(uint64, repeated, tag = "1")]
+    entries: Vec<u64>,
+}
+
+impl Record for NamespaceCount {
+    const TABLE: &'static str = "namespaces";
+}
+
+impl NamespaceCount {
+    pub(crate) fn new(entries: [u64; 5]) -> Self {
+        Self { entries: entries.to_vec() }
+    }
+
+    pub(crate) fn entries(self) -> Result<[u64; 5], StoreError> {
+        self.entries.try_into().map_err(|_| corrupt::<Self>("a count per environment is missing"))
+    }
+}
+
+/// The answer to a request, without what the request itself or the versions table can tell when it is replayed.
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct Request {
+    #[prost(bytes = "vec", tag = "1")]
+    pub(crate) digest: Vec<u8>,
+    #[prost(uint64, tag = "2")]
+    pub(crate) time_ms: u64,
+    #[prost(uint64, tag = "3")]
+    pub(crate) revision: u64,
+    /// Set: created. Txn: succeeded.
+    #[prost(bool, tag = "4")]
+    pub(crate) flag: bool,
+    /// The version of each entry in the answer, in order; 0 for a `get` that found nothing.
+    #[prost(uint64, repeated, tag = "5")]
+    pub(crate) versions: Vec<u64>,
+}
+
+impl Record for Request {
+    const TABLE: &'static str = "requests";
+}
+
+impl Record for wire::Node {
+    const TABLE: &'static str = "nodes";
+}
+
+pub(crate) fn node_from_bytes(bytes: Bytes) -> Result<Node, StoreError> {
+    Ok(wire::Node::from_bytes(bytes)?.into())
+}
+
+pub(crate) fn node_to_bytes(node: &Node) -> Bytes {
+    wire::Node::from(node).to_bytes()
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct MetaRecord {
+    #[prost(uint64, tag = "1")]
+    revision: u64,
+    #[prost(string, optional, tag = "2")]
+    cluster_id: Option<String>,
+    #[prost(uint64, tag = "3")]
+    history_limit: u64,
+    #[prost(uint64, tag = "4")]
+    oldest_revision: u64,
+    #[prost(uint64, tag = "5")]
+    last_time_ms: u64,
+    #[prost(uint64, repeated, tag = "6")]
+    active: Vec<u64>,
+    #[prost(uint64, tag = "7")]
+    change_log_start: u64,
+    #[prost(uint64, tag = "8")]
+    change_log_entries: u64,
+    #[prost(uint64, tag = "9")]
+    change_log_bytes: u64,
+    #[prost(uint64, tag = "10")]
+    requests: u64,
+    #[prost(uint64, tag = "11")]
+    requests_since_ms: u64,
+}
+
+impl Record for MetaRecord {
+    const TABLE: &'static str = "meta";
+}
+
+impl Meta {
+    /// Nothing stored: the state before the first command.
+    pub(crate) fn from_record(bytes: Option<Bytes>) -> Result<Self, StoreError> {
+        let Some(bytes) = bytes else { return Ok(Self::unfounded()) };
+        let record = MetaRecord::from_bytes(bytes)?;
+        let active = record.active.try_into();
+        Ok(Self {
+            revision: record.revision,
+            cluster_id: record.cluster_id,
+            history_limit: record.history_limit,
+            oldest_revision: record.oldest_revision,
+            last_time_ms: record.last_time_ms,
+            active: active
+                .map_err(|_| corrupt::<MetaRecord>("a count per environment is missing"))?,
+            change_log_start: record.change_log_start,
+            change_log_entries: record.change_log_entries,
+            change_log_bytes: record.change_log_bytes,
+            requests: record.requests,
+            requests_since_ms: record.requests_since_ms,
+        })
+    }
+
+    fn unfounded() -> Self {
+        Self {
+            revision: 0,
+            cluster_id: None,
+            history_limit: limits::HISTORY_LIMIT_DEFAULT,
+            oldest_revision: 1,
+            last_time_ms: 0,
+            active: [0; 5],
+            change_log_start: 1,
+            change_log_entries: 0,
+            change_log_bytes: 0,
+            requests: 0,
+            requests_since_ms: 0,
+        }
+    }
+
+    pub(crate) fn to_record(&self) -> Bytes {
+        MetaRecord {
+            revision: self.revision,
+            cluster_id: self.cluster_id.clone(),
+            history_limit: self.history_limit,
+            oldest_revision: self.oldest_revision,
+            last_time_ms: self.last_time_ms,
+            active: self.active.to_vec(),
+            change_log_start: self.change_log_start,
+            change_log_entries: self.change_log_entries,
+            change_log_bytes: self.change_log_bytes,
+            requests: self.requests,
+            requests_since_ms: self.requests_since_ms,
+        }
+        .to_bytes()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_unknown_format_is_corruption_of_a_named_table() {
+        let bytes =
+            Head { latest_version: 3, live: true, created_at_ms: 1, created_by: "a".into() }
+                .to_bytes();
+        assert_eq!(Head::from_bytes(bytes.clone()).unwrap().current_version(), 3);
+        let mut newer = bytes.to_vec();
+        newer[0] = 2;
+        let error = Head::from_bytes(newer.into()).unwrap_err().to_string();
+        assert!(error.contains("heads table") && error.contains("format version 2"), "{error}");
+        assert!(
+            Version::from_bytes(Bytes::new()).unwrap_err().to_string().contains("versions table")
+        );
+        assert!(
+            MetaRecord::from_bytes(Bytes::from_static(&[1, 0xff]))
+                .unwrap_err()
+                .to_string()
+                .contains("meta table")
+        );
+        assert!(
+            Meta::from_record(Some(Bytes::from_static(&[1])))
+                .unwrap_err()
+                .to_string()
+                .contains("meta table")
+        );
+    }
+}

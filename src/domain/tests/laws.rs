@@ -1,0 +1,521 @@
+//! Laws that hold for every sequence of commands and every input, checked on random ones.
+//!
+//! Sequences are drawn from few names, so that commands meet: conflicts, deletes of what is there, keys used twice.
+#![expect(clippy::unwrap_used, reason = "a test stops at the first surprise")]
+
+use std::collections::BTreeMap;
+use std::ops::ControlFlow;
+
+use bytes::Bytes;
+use llm_config_domain::{
+    Address, Applied, Change, Command, Compact, Compare, Delete, Environment, Found, JsonValue,
+    Key, ListQuery, MemoryStore, Meta, Namespace, Node, Operation, Order, Overlay, QueryError,
+    Reader, Rejection, Rollback, Set, Txn, TxnOp, apply, digest, limits, query,
+};
+use proptest::collection::{btree_map, vec};
+use proptest::option;
+use proptest::prelude::*;
+
+// ---- Random commands ----
+
+fn address() -> impl Strategy<Value = Address> {
+    let namespaces = prop_oneof![Just("a"), Just("a/b")];
+    let keys = prop_oneof![3 => Just("k"), 1 => Just("k/1"), 1 => Just("ключ")];
+    let environments =
+        prop_oneof![4 => Just("base"), 2 => Just("prod"), 1 => Just("edge"), 1 => Just("dev")];
+    (namespaces, keys, environments)
+        .prop_map(|(ns, key, env)| Address::parse(ns, key, env).unwrap())
+}
+
+fn value() -> impl Strategy<Value = JsonValue> {
+    let text = prop_oneof![
+        Just("null"),
+        Just("\"x\""),
+        Just("{\"a\": [1, 2.50]}"),
+        Just("12345678901234567890123")
+    ];
+    text.prop_map(|text| JsonValue::parse(text.as_bytes()).unwrap())
+}
+
+fn expected() -> impl Strategy<Value = Option<u64>> {
+    prop_oneof![4 => Just(None), 1 => (0..4_u64).prop_map(Some)]
+}
+
+fn set() -> impl Strategy<Value = Set> {
+    (address(), value(), "[a-z]{0,3}", vec("[a-z]{1,3}", 0..3), "[a-z]{0,3}", expected()).prop_map(
+        |(address, value, description, tags, comment, expected_version)| Set {
+            address,
+            value,
+            description,
+            tags,
+            comment,
+            expected_version,
+        },
+    )
+}
+
+fn delete() -> impl Strategy<Value = Delete> {
+    (address(), expected(), "[a-z]{0,3}").prop_map(|(address, expected_version, comment)| Delete {
+        address,
+        expected_version,
+        comment,
+    })
+}
+
+fn txn_op() -> impl Strategy<Value = TxnOp> {
+    prop_oneof![
+        3 => set().prop_map(TxnOp::Set),
+        1 => delete().prop_map(TxnOp::Delete),
+        1 => address().prop_map(TxnOp::Get),
+    ]
+}
+
+fn txn() -> impl Strategy<Value = Txn> {
+    let compare = (address(), 0..4_u64).prop_map(|(address, version)| Compare { address, version });
+    (vec(compare, 0..2), vec(txn_op(), 0..4), vec(txn_op(), 0..3))
+        .prop_map(|(compare, success, failure)| Txn { compare, success, failure })
+}
+
+fn node() -> impl Strategy<Value = Node> {
+    (0..3_u64, "[ab]", "[a-z]{1,4}").prop_map(|(id, incarnation, host)| Node {
+        id,
+        incarnation,
+        http: format!("{host}:1"),
+        grpc: format!("{host}:2"),
+        raft: format!("{host}:3"),
+        version: "0.1.0".into(),
+    })
+}
+
+fn operation() -> impl Strategy<Value = Operation> {
+    prop_oneof![
+        12 => set().prop_map(Operation::Set),
+        5 => delete().prop_map(Operation::Delete),
+        4 => (address(), 0..6_u64, expected(), "[a-z]{0,2}").prop_map(|(address, version, expected_version, comment)| {
+            Operation::Rollback(Rollback { address, version, expected_version, comment })
+        }),
+        6 => txn().prop_map(Operation::Txn),
+        2 => (0..20_u64).prop_map(|revision| Operation::Compact(Compact { revision })),
+        1 => (0..5_u64).prop_map(|history_limit| Operation::Found(Found { cluster_id: "other".into(), history_limit })),
+        1 => node().prop_map(Operation::RegisterNode),
+    ]
+}
+
+fn command() -> impl Strategy<Value = Command> {
+    let key = option::weighted(0.3, prop_oneof![Just("one"), Just("two")]);
+    ("[ab]", operation(), key).prop_map(|(actor, operation, key)| {
+        let command = Command::new(actor, operation);
+        match key {
+            Some(key) => command.with_request_id(key),
+            None => command,
+        }
+    })
+}
+
+/// A founded cluster's log: each command with its time, which jumps about and now and then past the window. Some commands
+/// come twice, as after a lost answer.
+fn log() -> impl Strategy<Value = Vec<(u64, Command)>> {
+    let time = prop_oneof![8 => 0..1000_u64, 1 => 600_000..2_000_000_u64];
+    let line = (time, command(), 1..=2_usize);
+    (1..4_u64, vec(line, 1..60)).prop_map(|(history_limit, lines)| {
+        let found = Found { cluster_id: "c".into(), history_limit };
+        let mut log = vec![(0, Command::new("a", Operation::Found(found)))];
+        for (time_ms, command, times) in lines {
+            log.extend(std::iter::repeat_n((time_ms, command), times));
+        }
+        log
+    })
+}
+
+// ---- Running them ----
+
+fn run(store: &mut MemoryStore, time_ms: u64, command: &Command) -> (Applied, Vec<Change>) {
+    let mut overlay = Overlay::new(&*store);
+    let answer = apply(&mut overlay, time_ms, command).unwrap();
+    let writes = overlay.into_writes();
+    store.apply_writes(writes);
+    answer
+}
+
+fn run_all(store: &mut MemoryStore, log: &[(u64, Command)]) -> Vec<(Applied, Vec<Change>)> {
+    log.iter().map(|(time_ms, command)| run(store, *time_ms, command)).collect()
+}
+
+/// What a node installs from a snapshot: every key and value, nothing else.
+fn copy(store: &MemoryStore) -> MemoryStore {
+    let mut writes = BTreeMap::new();
+    store
+        .scan(&[0x10], &[0xff], Order::Ascending, &mut |key, value| {
+            writes.insert(key.to_vec(), Some(Bytes::copy_from_slice(value)));
+            Ok(ControlFlow::Continue(()))
+        })
+        .unwrap();
+    let mut copy = MemoryStore::default();
+    copy.apply_writes(writes);
+    copy
+}
+
+fn rows(store: &MemoryStore, table: u8) -> u64 {
+    let mut rows = 0;
+    let count = &mut |_: &[u8], _: &[u8]| {
+        rows += 1;
+        Ok(ControlFlow::Continue(()))
+    };
+    store.scan(&[table], &[table + 1], Order::Ascending, count).unwrap();
+    rows
+}
+
+fn meta(store: &MemoryStore) -> Meta {
+    query::meta(store).unwrap()
+}
+
+fn all_addresses() -> Vec<Address> {
+    let names = ["a", "a/b"].into_iter().flat_map(|ns| ["k", "k/1", "ключ"].map(|key| (ns, key)));
+    let environments =
+        |(ns, key)| Environment::ALL.map(|env| Address::parse(ns, key, env.as_str()).unwrap());
+    names.flat_map(environments).collect()
+}
+
+fn cases(cases: u32) -> ProptestConfig {
+    // Failing inputs belong into a script or a named test, not into a file of seeds.
+    ProptestConfig { cases, failure_persistence: None, ..ProptestConfig::default() }
+}
+
+proptest! {
+    #![proptest_config(cases(96))]
+
+    #[test]
+    fn the_same_log_gives_the_same_state_and_answers_however_it_is_batched(log in log(), batch in 1..10_usize) {
+        let (mut one, mut batched) = (MemoryStore::default(), MemoryStore::default());
+        let answers = run_all(&mut one, &log);
+        let mut batched_answers = Vec::new();
+        for commands in log.chunks(batch) {
+            let mut overlay = Overlay::new(&batched);
+            for (time_ms, command) in commands {
+                let sent = Command::decode(command.encode());
+                match sent {
+                    Ok(sent) => batched_answers.push(apply(&mut overlay, *time_ms, &sent).unwrap()),
+                    // What decoding refuses, apply refuses as well: no node depends on where it is caught.
+                    Err(_) => batched_answers.push(apply(&mut overlay, *time_ms, command).unwrap()),
+                }
+            }
+            let writes = overlay.into_writes();
+            batched.apply_writes(writes);
+        }
+        prop_assert_eq!(answers, batched_answers);
+        prop_assert_eq!(digest(&one).unwrap(), digest(&batched).unwrap());
+        prop_assert_eq!(one, batched);
+    }
+
+    #[test]
+    fn a_snapshot_at_any_point_continues_the_same(log in log(), at in any::<prop::sample::Index>()) {
+        let mut store = MemoryStore::default();
+        let at = at.index(log.len());
+        run_all(&mut store, &log[..at]);
+        let mut installed = copy(&store);
+        let answers = run_all(&mut store, &log[at..]);
+        prop_assert_eq!(answers, run_all(&mut installed, &log[at..]));
+        prop_assert_eq!(digest(&store).unwrap(), digest(&installed).unwrap());
+    }
+
+    #[test]
+    fn a_refusal_or_a_replayed_answer_changes_nothing(log in log()) {
+        let mut store = MemoryStore::default();
+        for (time_ms, command) in &log {
+            let before = store.clone();
+            let (applied, changes) = run(&mut store, *time_ms, command);
+            if applied.result.is_err() || applied.replayed {
+                prop_assert!(changes.is_empty());
+                prop_assert_eq!(digest(&before).unwrap(), digest(&store).unwrap());
+            }
+        }
+    }
+
+    #[test]
+    fn a_retry_within_the_window_gets_the_first_answer(log in log()) {
+        let mut store = MemoryStore::default();
+        for (time_ms, command) in &log {
+            let (first, _) = run(&mut store, *time_ms, command);
+            let (second, changes) = run(&mut store, *time_ms, command);
+            if command.request.is_some() && first.result.is_ok() {
+                prop_assert!(second.replayed && changes.is_empty());
+                prop_assert_eq!((first.revision, first.result), (second.revision, second.result));
+            } else if command.request.is_some() && !first.replayed {
+                prop_assert_eq!(first, second);
+            }
+        }
+    }
+
+    #[test]
+    fn versions_count_without_reuse_and_revisions_grow(log in log()) {
+        let mut store = MemoryStore::default();
+        let mut latest: BTreeMap<Address, Change> = BTreeMap::new();
+        let mut revision = 0;
+        for (time_ms, command) in &log {
+            let (applied, changes) = run(&mut store, *time_ms, command);
+            if !changes.is_empty() {
+                revision += 1;
+                prop_assert_eq!(applied.revision, revision);
+            }
+            prop_assert_eq!(meta(&store).revision, revision);
+            for change in changes {
+                let address = change.entry.address.clone();
+                let before = latest.get(&address).map_or(0, |change| change.entry.version);
+                prop_assert_eq!(change.entry.version, before + 1);
+                prop_assert_eq!(change.entry.revision, revision);
+                latest.insert(address, change);
+            }
+        }
+        for address in all_addresses() {
+            let entry = latest.get(&address).map(|change| change.entry.clone()).filter(|entry| !entry.deleted());
+            prop_assert_eq!(query::get(&store, &address).unwrap(), entry);
+        }
+    }
+
+    #[test]
+    fn every_change_from_the_floor_on_is_read_as_it_was_told(log in log(), page in 1..5_usize) {
+        let mut store = MemoryStore::default();
+        let mut told: BTreeMap<u64, Vec<Change>> = BTreeMap::new();
+        for (time_ms, command) in &log {
+            let (applied, changes) = run(&mut store, *time_ms, command);
+            if !changes.is_empty() {
+                told.insert(applied.revision, changes);
+            }
+            let floor = meta(&store).oldest_revision;
+            let mut from = floor;
+            let mut read = BTreeMap::new();
+            loop {
+                let revisions = query::changes(&store, from, page).unwrap();
+                prop_assert!(revisions.len() <= page);
+                let Some(last) = revisions.last() else { break };
+                prop_assert!(last.revision >= from);
+                from = last.revision + 1;
+                read.extend(revisions.into_iter().map(|revision| (revision.revision, revision.changes)));
+            }
+            prop_assert_eq!(&read, &told.range(floor..).map(|(r, c)| (*r, c.clone())).collect());
+            if floor > 1 {
+                let refusal = QueryError::Refused(Rejection::Compacted { oldest_revision: floor });
+                prop_assert_eq!(query::changes(&store, floor - 1, page), Err(refusal));
+            }
+        }
+    }
+
+    #[test]
+    fn history_shows_the_last_versions_and_no_more(log in log(), page in 1..4_usize) {
+        let mut store = MemoryStore::default();
+        let mut told: BTreeMap<Address, Vec<u64>> = BTreeMap::new();
+        for (time_ms, command) in &log {
+            for change in run(&mut store, *time_ms, command).1 {
+                told.entry(change.entry.address).or_default().insert(0, change.entry.version);
+            }
+        }
+        let limit = meta(&store).history_limit;
+        for address in all_addresses() {
+            let Some(versions) = told.get(&address) else {
+                prop_assert_eq!(query::history(&store, &address, None, 1), Err(Rejection::NotFound.into()));
+                continue;
+            };
+            let shown: Vec<u64> = versions.iter().copied().take(limit.try_into().unwrap()).collect();
+            let (mut read, mut before) = (Vec::new(), None);
+            loop {
+                let history = query::history(&store, &address, before, page).unwrap();
+                read.extend(history.items.iter().map(|entry| entry.version));
+                prop_assert!(read.len() <= shown.len());
+                before = read.last().copied();
+                if !history.more {
+                    break;
+                }
+            }
+            prop_assert_eq!(&read, &shown);
+            for version in versions {
+                prop_assert_eq!(query::get_version(&store, &address, *version).is_ok(), shown.contains(version));
+            }
+        }
+    }
+
+    #[test]
+    fn pages_add_up_and_counts_are_right(log in log(), limit in 1..4_usize) {
+        let mut store = MemoryStore::default();
+        run_all(&mut store, &log);
+        let meta = meta(&store);
+        let mut active = [0; 5];
+        let mut per_namespace: BTreeMap<Namespace, u64> = BTreeMap::new();
+        for address in all_addresses() {
+            if query::get(&store, &address).unwrap().is_some() {
+                active[address.environment.index()] += 1;
+                *per_namespace.entry(address.namespace).or_default() += 1;
+            }
+        }
+        prop_assert_eq!(meta.active, active);
+        prop_assert_eq!(meta.change_log_entries, rows(&store, 0x12));
+        prop_assert_eq!(meta.requests, rows(&store, 0x14));
+        prop_assert_eq!(meta.requests, rows(&store, 0x15));
+
+        let listed = query::namespaces(&store, "", None, 100).unwrap().items;
+        let listed: BTreeMap<_, _> = listed.into_iter().map(|summary| (summary.namespace, summary.entries)).collect();
+        prop_assert_eq!(&listed, &per_namespace);
+
+        for namespace in per_namespace.keys() {
+            for environment in Environment::ALL {
+                let ask = |after, limit| {
+                    let (namespace, prefix) = (namespace.clone(), String::new());
+                    query::list(&store, &ListQuery { namespace, environment, prefix, after, limit }).unwrap()
+                };
+                let full = ask(None, limits::PAGE_LIMIT_MAX);
+                let (mut items, mut after) = (Vec::new(), None);
+                loop {
+                    let page = ask(after, limit);
+                    items.extend(page.items);
+                    prop_assert!(items.len() <= full.items.len());
+                    after = items.last().map(|entry| entry.address.key.clone());
+                    if !page.more {
+                        break;
+                    }
+                }
+                prop_assert!(!full.more);
+                prop_assert_eq!(items, full.items);
+            }
+        }
+    }
+
+    #[test]
+    fn a_resolved_namespace_is_what_each_lookup_finds(log in log()) {
+        let mut store = MemoryStore::default();
+        run_all(&mut store, &log);
+        for namespace in ["a", "a/b"].map(|ns| Namespace::parse(ns).unwrap()) {
+            for environment in Environment::ALL {
+                let mut expected = Vec::new();
+                for key in ["k", "k/1", "ключ"].map(|key| Key::parse(key).unwrap()) {
+                    if let Some(entry) = query::resolve_entry(&store, &namespace, &key, environment).unwrap() {
+                        expected.push((key, entry.value.unwrap(), entry.address.environment));
+                    }
+                }
+                prop_assert_eq!(query::resolve(&store, &namespace, environment).unwrap().values, expected);
+            }
+        }
+    }
+
+    #[test]
+    fn answers_survive_the_wire(log in log()) {
+        for (applied, _) in run_all(&mut MemoryStore::default(), &log) {
+            prop_assert_eq!(Applied::decode(applied.encode()), Ok(applied));
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(cases(1000))]
+
+    #[test]
+    fn commands_survive_the_wire(command in command()) {
+        let bytes = command.encode();
+        prop_assert!(bytes.len() <= command.size());
+        match command.validate() {
+            Ok(()) => prop_assert_eq!(Command::decode(bytes), Ok(command)),
+            Err(invalid) => prop_assert_eq!(Command::decode(bytes), Err(invalid.into())),
+        }
+    }
+
+    #[test]
+    fn decoding_never_panics(command in command(), noise in vec(any::<u8>(), 0..64), at in any::<prop::sample::Index>(), byte: u8) {
+        let decode = |bytes: Vec<u8>| {
+            let bytes = Bytes::from(bytes);
+            drop(Applied::decode(bytes.clone()));
+            Command::decode(bytes)
+        };
+        drop(decode(noise.clone()));
+        drop(decode([vec![1], noise].concat()));
+        let mut bytes = command.encode().to_vec();
+        let at = at.index(bytes.len());
+        bytes[at] = byte;
+        if let Ok(decoded) = decode(bytes) {
+            prop_assert_eq!(decoded.validate(), Ok(()));
+        }
+    }
+
+    #[test]
+    fn an_overlay_scans_like_the_sum_of_its_parts(
+        base in btree_map(vec(0..4_u8, 0..3), vec(any::<u8>(), 0..2), 0..12),
+        writes in vec((vec(0..4_u8, 0..3), option::of(vec(any::<u8>(), 0..2))), 0..12),
+        from in vec(0..4_u8, 0..3),
+        to in vec(0..5_u8, 0..3),
+        stop_after in 1..8_usize,
+    ) {
+        let mut store = MemoryStore::default();
+        store.apply_writes(base.iter().map(|(key, value)| (key.clone(), Some(Bytes::from(value.clone())))).collect());
+        let mut overlay = Overlay::new(&store);
+        let mut model = base;
+        for (key, value) in writes {
+            match value {
+                Some(value) => {
+                    overlay.put(key.clone(), Bytes::from(value.clone()));
+                    model.insert(key, value);
+                }
+                None => {
+                    overlay.delete(key.clone());
+                    model.remove(&key);
+                }
+            }
+        }
+        let mut expected: Vec<_> = model.clone().into_iter().filter(|(key, _)| (&from..&to).contains(&key)).collect();
+        for order in [Order::Ascending, Order::Descending] {
+            let mut seen = Vec::new();
+            overlay.scan(&from, &to, order, &mut |key, value| {
+                seen.push((key.to_vec(), value.to_vec()));
+                Ok(if seen.len() == stop_after { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
+            }).unwrap();
+            prop_assert_eq!(&seen[..], &expected[..stop_after.min(expected.len())]);
+            expected.reverse();
+        }
+        for key in model.keys() {
+            prop_assert_eq!(overlay.get(key).unwrap().map(|value| value.to_vec()), model.get(key).cloned());
+        }
+        let writes = overlay.into_writes();
+        store.apply_writes(writes);
+        let mut committed = BTreeMap::new();
+        store.scan(&[], &[0xff], Order::Ascending, &mut |key, value| {
+            committed.insert(key.to_vec(), value.to_vec());
+            Ok(ControlFlow::Continue(()))
+        }).unwrap();
+        prop_assert_eq!(committed, model);
+    }
+
+    #[test]
+    fn accepted_json_means_the_same_to_others(text in r#"[ \n]{0,2}([\[\]{}",:\\ ]|true|null|"a"|"b\\u00e9":|-?[0-9]{1,3}|[.eE+-]|1e30[0-9]|\[1, ?2\]|\{"x": ?0\}){0,8}"#) {
+        let theirs = serde_json::from_str::<serde_json::Value>(&text);
+        match JsonValue::parse(text.as_bytes()) {
+            Ok(ours) => {
+                prop_assert_eq!(JsonValue::parse(ours.as_bytes()), Ok(ours.clone()));
+                prop_assert_eq!(ours.to_json(), theirs.unwrap());
+                prop_assert!(ours.as_bytes().len() <= text.len());
+            }
+            // Theirs takes more: duplicate keys. Anything else they must refuse as well.
+            Err(error) => prop_assert!(theirs.is_err() || error.to_string().contains("occurs twice"), "{text}: {error}"),
+        }
+    }
+
+    #[test]
+    fn any_tree_is_accepted_and_kept(tree in tree()) {
+        let pretty = serde_json::to_string_pretty(&tree).unwrap();
+        let value = JsonValue::parse(pretty.as_bytes()).unwrap();
+        prop_assert_eq!(value.as_str(), serde_json::to_string(&tree).unwrap());
+        prop_assert_eq!(value.to_json(), tree);
+    }
+}
+
+fn tree() -> impl Strategy<Value = serde_json::Value> {
+    let leaf = prop_oneof![
+        Just(serde_json::Value::Null),
+        any::<bool>().prop_map(Into::into),
+        any::<i64>().prop_map(Into::into),
+        any::<f64>().prop_map(Into::into),
+        any::<String>().prop_map(Into::into),
+    ];
+    leaf.prop_recursive(5, 40, 6, |inner| {
+        prop_oneof![
+            vec(inner.clone(), 0..6).prop_map(Into::into),
+            btree_map(any::<String>(), inner, 0..6)
+                .prop_map(|map| serde_json::Value::Object(map.into_iter().collect())),
+        ]
+    })
+}

@@ -1,0 +1,300 @@
+//! The bounds of commands that their types do not hold by themselves, each refusal naming its field.
+
+use crate::command::{Command, Found, Node, Operation, Rollback, Set, Txn, TxnOp};
+use crate::limits;
+use crate::names::{Address, InvalidArgument, check_line};
+
+impl Command {
+    /// At least as many bytes as [`Command::encode`] gives. Above [`limits::COMMAND_BYTES_MAX`] the command is refused;
+    /// a gateway may look first, to say "payload too large" instead of "invalid".
+    pub fn size(&self) -> usize {
+        let operation = match &self.operation {
+            Operation::Set(set) => set_size(set),
+            Operation::Delete(delete) => address_size(&delete.address) + delete.comment.len(),
+            Operation::Rollback(rollback) => {
+                address_size(&rollback.address) + rollback.comment.len()
+            }
+            Operation::Txn(txn) => {
+                let compares =
+                    txn.compare.iter().map(|compare| address_size(&compare.address)).sum::<usize>();
+                compares + txn.success.iter().chain(&txn.failure).map(txn_op_size).sum::<usize>()
+            }
+            Operation::Compact(_) => 0,
+            Operation::Found(found) => found.cluster_id.len(),
+            Operation::RegisterNode(node) => node.texts().iter().map(|(_, text)| text.len()).sum(),
+        };
+        let request =
+            self.request.as_ref().map_or(0, |request| request.key.len() + request.digest.len());
+        2 * MESSAGE_OVERHEAD + self.actor.len() + request + operation
+    }
+
+    /// Checks every bound that the types do not hold by themselves.
+    pub fn validate(&self) -> Result<(), InvalidArgument> {
+        check_line("actor", &self.actor, limits::ACTOR_BYTES_MAX)?;
+        if let Some(request) = &self.request {
+            check_line("idempotency_key", &request.key, limits::IDEMPOTENCY_KEY_BYTES_MAX)?;
+        }
+        match &self.operation {
+            Operation::Set(set) => validate_set(set),
+            Operation::Delete(delete) => {
+                check_text("comment", &delete.comment, limits::COMMENT_BYTES_MAX)
+            }
+            Operation::Rollback(rollback) => validate_rollback(rollback),
+            Operation::Txn(txn) => validate_txn(txn),
+            Operation::Compact(_) => Ok(()),
+            Operation::Found(found) => validate_found(found),
+            Operation::RegisterNode(node) => validate_node(node),
+        }?;
+        let size = self.size();
+        if size > limits::COMMAND_BYTES_MAX {
+            let reason = format!(
+                "the transaction takes {size} bytes, at most {} are allowed",
+                limits::COMMAND_BYTES_MAX
+            );
+            return Err(InvalidArgument::new("success", reason));
+        }
+        Ok(())
+    }
+}
+
+/// Tags, lengths and numbers of one encoded message, rounded up.
+const MESSAGE_OVERHEAD: usize = 64;
+
+fn address_size(address: &Address) -> usize {
+    MESSAGE_OVERHEAD + address.namespace.as_str().len() + address.key.as_str().len()
+}
+
+fn set_size(set: &Set) -> usize {
+    let tags = set.tags.iter().map(|tag| 8 + tag.len()).sum::<usize>();
+    address_size(&set.address)
+        + set.value.as_bytes().len()
+        + set.description.len()
+        + set.comment.len()
+        + tags
+}
+
+fn txn_op_size(op: &TxnOp) -> usize {
+    match op {
+        TxnOp::Set(set) => set_size(set),
+        TxnOp::Delete(delete) => address_size(&delete.address) + delete.comment.len(),
+        TxnOp::Get(address) => address_size(address),
+    }
+}
+
+fn check_text(field: &'static str, text: &str, max: usize) -> Result<(), InvalidArgument> {
+    if text.len() > max {
+        return Err(InvalidArgument::new(
+            field,
+            format!("has {} bytes, at most {max} are allowed", text.len()),
+        ));
+    }
+    Ok(())
+}
+
+fn validate_set(set: &Set) -> Result<(), InvalidArgument> {
+    check_text("description", &set.description, limits::DESCRIPTION_BYTES_MAX)?;
+    check_text("comment", &set.comment, limits::COMMENT_BYTES_MAX)?;
+    if set.tags.len() > limits::TAGS_MAX {
+        let reason =
+            format!("has {} tags, at most {} are allowed", set.tags.len(), limits::TAGS_MAX);
+        return Err(InvalidArgument::new("tags", reason));
+    }
+    for (index, tag) in set.tags.iter().enumerate() {
+        check_line("tags", tag, limits::TAG_BYTES_MAX).map_err(|error| {
+            InvalidArgument::new("tags", format!("tag {index}: {}", error.reason))
+        })?;
+    }
+    Ok(())
+}
+
+fn validate_rollback(rollback: &Rollback) -> Result<(), InvalidArgument> {
+    if rollback.version == 0 {
+        return Err(InvalidArgument::new("version", "versions count from 1"));
+    }
+    check_text("comment", &rollback.comment, limits::COMMENT_BYTES_MAX)
+}
+
+fn validate_txn(txn: &Txn) -> Result<(), InvalidArgument> {
+    let counts = [
+        ("compare", txn.compare.len(), limits::TXN_COMPARES_MAX),
+        ("success", txn.success.len(), limits::TXN_OPS_MAX),
+        ("failure", txn.failure.len(), limits::TXN_OPS_MAX),
+    ];
+    for (field, count, max) in counts {
+        if count > max {
+            return Err(InvalidArgument::new(
+                field,
+                format!("has {count} elements, at most {max} are allowed"),
+            ));
+        }
+    }
+    for (field, ops) in [("success", &txn.success), ("failure", &txn.failure)] {
+        for (index, op) in ops.iter().enumerate() {
+            let checked = match op {
+                TxnOp::Set(set) => validate_set(set),
+                TxnOp::Delete(delete) => {
+                    check_text("comment", &delete.comment, limits::COMMENT_BYTES_MAX)
+                }
+                TxnOp::Get(_) => Ok(()),
+            };
+            checked.map_err(|error| {
+                InvalidArgument::new(field, format!("operation {index}: {error}"))
+            })?;
+        }
+    }
+    Ok(())
+}
+
+fn validate_found(found: &Found) -> Result<(), InvalidArgument> {
+    check_line("cluster_id", &found.cluster_id, limits::NODE_TEXT_BYTES_MAX)?;
+    if !(1..=limits::HISTORY_LIMIT_MAX).contains(&found.history_limit) {
+        let reason = format!(
+            "{} is out of range, allowed are 1 to {}",
+            found.history_limit,
+            limits::HISTORY_LIMIT_MAX
+        );
+        return Err(InvalidArgument::new("history_limit", reason));
+    }
+    Ok(())
+}
+
+impl Node {
+    fn texts(&self) -> [(&'static str, &str); 5] {
+        [
+            ("incarnation", &self.incarnation),
+            ("http", &self.http),
+            ("grpc", &self.grpc),
+            ("raft", &self.raft),
+            ("version", &self.version),
+        ]
+    }
+}
+
+fn validate_node(node: &Node) -> Result<(), InvalidArgument> {
+    if node.id == 0 {
+        return Err(InvalidArgument::new("id", "node ids count from 1"));
+    }
+    for (field, text) in node.texts() {
+        check_line(field, text, limits::NODE_TEXT_BYTES_MAX)?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::command::{Compare, DecodeError};
+    use crate::value::JsonValue;
+
+    fn set(value: &str) -> Set {
+        Set {
+            address: Address::parse("ns", "key", "base").unwrap(),
+            value: JsonValue::parse(value.as_bytes()).unwrap(),
+            description: String::new(),
+            tags: Vec::new(),
+            comment: String::new(),
+            expected_version: None,
+        }
+    }
+
+    fn refused_field(operation: Operation) -> &'static str {
+        Command::new("test", operation).validate().unwrap_err().field
+    }
+
+    #[test]
+    fn every_bound_names_its_field() {
+        let base = set("1");
+        let node = |id, raft: &str| Node {
+            id,
+            incarnation: "i".into(),
+            http: "h:1".into(),
+            grpc: "h:2".into(),
+            raft: raft.into(),
+            version: "1".into(),
+        };
+        let table = [
+            ("description", Operation::Set(Set { description: "x".repeat(4097), ..base.clone() })),
+            ("comment", Operation::Set(Set { comment: "x".repeat(4097), ..base.clone() })),
+            ("tags", Operation::Set(Set { tags: vec!["t".into(); 33], ..base.clone() })),
+            ("tags", Operation::Set(Set { tags: vec![String::new()], ..base.clone() })),
+            ("tags", Operation::Set(Set { tags: vec!["x".repeat(129)], ..base.clone() })),
+            (
+                "version",
+                Operation::Rollback(Rollback {
+                    address: base.address.clone(),
+                    version: 0,
+                    expected_version: None,
+                    comment: String::new(),
+                }),
+            ),
+            (
+                "compare",
+                Operation::Txn(Txn {
+                    compare: vec![Compare { address: base.address.clone(), version: 0 }; 129],
+                    success: vec![],
+                    failure: vec![],
+                }),
+            ),
+            (
+                "success",
+                Operation::Txn(Txn {
+                    compare: vec![],
+                    success: vec![TxnOp::Get(base.address.clone()); 129],
+                    failure: vec![],
+                }),
+            ),
+            (
+                "failure",
+                Operation::Txn(Txn {
+                    compare: vec![],
+                    success: vec![],
+                    failure: vec![TxnOp::Get(base.address.clone()); 129],
+                }),
+            ),
+            (
+                "failure",
+                Operation::Txn(Txn {
+                    compare: vec![],
+                    success: vec![],
+                    failure: vec![TxnOp::Set(Set { comment: "x".repeat(4097), ..base.clone() })],
+                }),
+            ),
+            ("cluster_id", Operation::Found(Found { cluster_id: String::new(), history_limit: 1 })),
+            ("history_limit", Operation::Found(Found { cluster_id: "c".into(), history_limit: 0 })),
+            (
+                "history_limit",
+                Operation::Found(Found { cluster_id: "c".into(), history_limit: 10_001 }),
+            ),
+            ("id", Operation::RegisterNode(node(0, "r"))),
+            ("raft", Operation::RegisterNode(node(1, ""))),
+        ];
+        for (field, operation) in table {
+            assert_eq!(refused_field(operation.clone()), field, "{operation:?}");
+        }
+        assert_eq!(
+            Command::new("", Operation::Set(base.clone())).validate().unwrap_err().field,
+            "actor"
+        );
+        let keyed = Command::new("a", Operation::Set(base)).with_request_id("k".repeat(65));
+        assert_eq!(keyed.validate().unwrap_err().field, "idempotency_key");
+    }
+
+    #[test]
+    fn a_transaction_above_the_command_limit_is_refused() {
+        let megabyte = set(&format!("\"{}\"", "x".repeat(limits::VALUE_BYTES_MAX - 2)));
+        let txn = |count| {
+            Operation::Txn(Txn {
+                compare: vec![],
+                success: vec![TxnOp::Set(megabyte.clone()); count],
+                failure: vec![],
+            })
+        };
+        assert!(Command::new("test", txn(3)).validate().is_ok());
+        assert_eq!(refused_field(txn(4)), "success");
+        let bytes = Command::new("test", txn(4)).encode();
+        assert_eq!(
+            Command::decode(bytes.clone()),
+            Err(DecodeError::TooLarge { size: bytes.len() })
+        );
+    }
+}

@@ -1,0 +1,189 @@
+//! Writes entries within one command: versions, heads, counts and the change log, all at one revision.
+//!
+//! It checks what a single operation demands (expected version, existence); what a whole command demands, and taking
+//! everything back, is `apply`'s.
+
+use crate::change_log;
+use crate::command::{Delete, Rollback, Set};
+use crate::entry::{Change, Entry};
+use crate::keys;
+use crate::names::{Address, InvalidArgument};
+use crate::outcome::Rejection;
+use crate::overlay::Overlay;
+use crate::query::{self, Meta, QueryResult};
+use crate::record::{Head, NamespaceCount, Record, Version};
+use crate::store::{Reader, StoreError};
+use crate::value::JsonValue;
+
+pub(crate) struct Writer<'o, 'b, R: Reader + ?Sized> {
+    pub(crate) store: &'o mut Overlay<'b, R>,
+    pub(crate) meta: Meta,
+    actor: &'o str,
+    /// The revision that everything written by this command gets.
+    revision: u64,
+    changes: Vec<Change>,
+}
+
+/// What the caller decides about a new version.
+struct Content {
+    value: Option<JsonValue>,
+    description: String,
+    tags: Vec<String>,
+    comment: String,
+}
+
+fn check_expected(head: Option<&Head>, expected: Option<u64>) -> Result<(), Rejection> {
+    let current_version = head.map_or(0, Head::current_version);
+    match expected {
+        Some(expected) if expected != current_version => {
+            Err(Rejection::VersionConflict { current_version })
+        }
+        Some(_) | None => Ok(()),
+    }
+}
+
+impl<'o, 'b, R: Reader + ?Sized> Writer<'o, 'b, R> {
+    pub(crate) fn new(store: &'o mut Overlay<'b, R>, meta: Meta, actor: &'o str) -> Self {
+        let revision = meta.revision + 1;
+        Self { store, meta, actor, revision, changes: Vec::new() }
+    }
+
+    /// A command that changed no entry takes no revision.
+    pub(crate) fn finish(mut self) -> (Meta, Vec<Change>) {
+        if !self.changes.is_empty() {
+            self.meta.revision = self.revision;
+        }
+        (self.meta, self.changes)
+    }
+
+    pub(crate) fn current_version(&self, address: &Address) -> Result<u64, StoreError> {
+        Ok(query::head(&*self.store, address)?.map_or(0, |head| head.current_version()))
+    }
+
+    pub(crate) fn get(&self, address: &Address) -> QueryResult<Option<Entry>> {
+        query::get(&*self.store, address)
+    }
+
+    /// Also answers whether the entry did not exist before.
+    pub(crate) fn set(&mut self, set: &Set) -> QueryResult<(Entry, bool)> {
+        let head = query::head(&*self.store, &set.address)?;
+        check_expected(head.as_ref(), set.expected_version)?;
+        let created = !head.as_ref().is_some_and(|head| head.live);
+        let content = Content {
+            value: Some(set.value.clone()),
+            description: set.description.clone(),
+            tags: set.tags.clone(),
+            comment: set.comment.clone(),
+        };
+        Ok((self.write(&set.address, head, content)?, created))
+    }
+
+    pub(crate) fn delete(&mut self, delete: &Delete) -> QueryResult<Entry> {
+        let head = query::head(&*self.store, &delete.address)?.filter(|head| head.live);
+        let head = head.ok_or(Rejection::NotFound)?;
+        check_expected(Some(&head), delete.expected_version)?;
+        let content = Content {
+            value: None,
+            description: String::new(),
+            tags: Vec::new(),
+            comment: delete.comment.clone(),
+        };
+        Ok(self.write(&delete.address, Some(head), content)?)
+    }
+
+    pub(crate) fn rollback(&mut self, rollback: &Rollback) -> QueryResult<Entry> {
+        let head = query::head(&*self.store, &rollback.address)?.ok_or(Rejection::NotFound)?;
+        check_expected(Some(&head), rollback.expected_version)?;
+        let old = query::get_version(&*self.store, &rollback.address, rollback.version)?;
+        if old.deleted() {
+            let reason =
+                format!("version {} is a deletion and has no value to return to", rollback.version);
+            return Err(Rejection::from(InvalidArgument::new("version", reason)).into());
+        }
+        let comment = match rollback.comment.as_str() {
+            "" => format!("rollback to version {}", rollback.version),
+            comment => comment.to_owned(),
+        };
+        let content =
+            Content { value: old.value, description: old.description, tags: old.tags, comment };
+        Ok(self.write(&rollback.address, Some(head), content)?)
+    }
+
+    fn write(
+        &mut self,
+        address: &Address,
+        head: Option<Head>,
+        content: Content,
+    ) -> Result<Entry, StoreError> {
+        let was_live = head.as_ref().is_some_and(|head| head.live);
+        let version = head.as_ref().map_or(0, |head| head.latest_version) + 1;
+        let now_ms = self.meta.last_time_ms;
+        let (created_at_ms, created_by) = match head {
+            Some(head) if head.live => (head.created_at_ms, head.created_by),
+            Some(_) | None => (now_ms, self.actor.to_owned()),
+        };
+        let entry = Entry {
+            address: address.clone(),
+            version,
+            revision: self.revision,
+            value: content.value,
+            created_at_ms,
+            created_by,
+            updated_at_ms: now_ms,
+            updated_by: self.actor.to_owned(),
+            description: content.description,
+            tags: content.tags,
+            comment: content.comment,
+        };
+        self.store_entry(&entry)?;
+        self.count(address, was_live, !entry.deleted())?;
+        change_log::forget_version(self.store, &self.meta, address, version)?;
+        self.changes.push(Change::of(entry.clone()));
+        Ok(entry)
+    }
+
+    fn store_entry(&mut self, entry: &Entry) -> Result<(), StoreError> {
+        let head = Head {
+            latest_version: entry.version,
+            live: !entry.deleted(),
+            created_at_ms: entry.created_at_ms,
+            created_by: entry.created_by.clone(),
+        };
+        let record = Version::of(entry).to_bytes();
+        // A transaction has far fewer operations than a sequence number has values.
+        let sequence = u32::try_from(self.changes.len()).unwrap_or(u32::MAX);
+        change_log::append(self.store, &mut self.meta, entry, sequence, record.len())?;
+        self.store.put(keys::version(&entry.address, entry.version), record);
+        self.store.put(keys::head(&entry.address), head.to_bytes());
+        Ok(())
+    }
+
+    /// Keeps the counts of entries when one comes to be or ceases to exist; a namespace without entries is not listed.
+    fn count(
+        &mut self,
+        address: &Address,
+        was_live: bool,
+        is_live: bool,
+    ) -> Result<(), StoreError> {
+        if was_live == is_live {
+            return Ok(());
+        }
+        let step =
+            |count: &mut u64| *count = if is_live { *count + 1 } else { count.saturating_sub(1) };
+        let slot = address.environment.index();
+        step(&mut self.meta.active[slot]);
+
+        let key = keys::namespace(&address.namespace);
+        let mut entries = match self.store.get(&key)? {
+            Some(bytes) => NamespaceCount::from_bytes(bytes)?.entries()?,
+            None => [0; 5],
+        };
+        step(&mut entries[slot]);
+        if entries == [0; 5] {
+            self.store.delete(key);
+        } else {
+            self.store.put(key, NamespaceCount::new(entries).to_bytes());
+        }
+        Ok(())
+    }
+}
