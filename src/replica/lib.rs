@@ -1,0 +1,31 @@
+//! Agree, persist, apply: a Raft group over RocksDB.
+//!
+//! This is the only crate that names openraft or RocksDB; none of their types leave it. Reading order: [`Replica`] (the
+//! face), `propose` and `read` (a write and a read), `storage` (what a crash may not take), `network` (what nodes say to
+//! each other), `founding` and `steward` (how a cluster begins and looks after itself).
+
+mod codec;
+mod config;
+mod error;
+mod failpoint;
+mod founding;
+mod local;
+mod network;
+mod node;
+mod observer;
+mod propose;
+mod read;
+mod replica;
+mod status;
+mod steward;
+mod storage;
+#[cfg(test)]
+mod testing;
+mod types;
+
+pub use config::{Advertise, Config, Tuning};
+pub use error::{ProposeError, ReadError, StartError};
+pub use observer::Observer;
+pub use replica::Replica;
+pub use status::{Member, Role, Stats, Status};
+pub use storage::view::View;

@@ -1,0 +1,99 @@
+//! Who a message is from and for.
+//!
+//! A stale DNS name or a reused address can lead a message to a node of another cluster, and a replaced disk can answer
+//! under the id of the old one. Every call therefore names its cluster, its receiver and the receiver's disk; the receiver
+//! refuses what is not for it.
+
+use tonic::metadata::{Ascii, MetadataMap, MetadataValue};
+use tonic::{Request, Status};
+
+use crate::local::{Failure, Local};
+
+const CLUSTER: &str = "x-cluster-id";
+const FOUNDING: &str = "x-founding";
+const SOURCE: &str = "x-source-node";
+const SOURCE_INCARNATION: &str = "x-source-incarnation";
+const TARGET: &str = "x-target-node";
+const TARGET_INCARNATION: &str = "x-target-incarnation";
+
+/// Stamps an outgoing request.
+pub(crate) fn stamp<T>(local: &Local, target: u64, request: &mut Request<T>) {
+    let metadata = request.metadata_mut();
+    insert(metadata, SOURCE, &local.node_id().to_string());
+    insert(metadata, SOURCE_INCARNATION, &local.identity.incarnation);
+    insert(metadata, TARGET, &target.to_string());
+    insert(metadata, FOUNDING, &local.founding);
+    if let Some(cluster_id) = local.cluster_id() {
+        insert(metadata, CLUSTER, &cluster_id);
+    }
+    if let Some(node) = local.state.registered(target) {
+        insert(metadata, TARGET_INCARNATION, &node.incarnation);
+    }
+}
+
+fn insert(metadata: &mut MetadataMap, key: &'static str, value: &str) {
+    if let Ok(value) = MetadataValue::<Ascii>::try_from(value) {
+        metadata.insert(key, value);
+    }
+}
+
+fn text<'a>(metadata: &'a MetadataMap, key: &str) -> Option<&'a str> {
+    metadata.get(key).and_then(|value| value.to_str().ok()).filter(|value| !value.is_empty())
+}
+
+/// Checks an incoming request and returns the id of its sender.
+#[allow(clippy::result_large_err, reason = "tonic's error type is large by design")]
+pub(crate) fn check(local: &Local, metadata: &MetadataMap) -> Result<u64, Status> {
+    let number = |key: &str| text(metadata, key).and_then(|value| value.parse::<u64>().ok());
+    let source =
+        number(SOURCE).ok_or_else(|| Status::invalid_argument("x-source-node is missing"))?;
+    let target =
+        number(TARGET).ok_or_else(|| Status::invalid_argument("x-target-node is missing"))?;
+    if target != local.node_id() {
+        return Err(refuse(format!(
+            "this is node {}, not node {target}: check the addresses",
+            local.node_id()
+        )));
+    }
+    let theirs = text(metadata, CLUSTER);
+    let ours = local.cluster_id();
+    match (ours.as_deref(), theirs) {
+        (Some(ours), Some(theirs)) if ours != theirs => {
+            return Err(refuse(format!(
+                "this node belongs to cluster {ours}; node {source} belongs to cluster {theirs}"
+            )));
+        }
+        (Some(_), Some(_)) => {}
+        // At least one side has not heard of the founded cluster yet: the founding list must be the same.
+        _ if text(metadata, FOUNDING).unwrap_or_default() != local.founding => {
+            return Err(refuse(format!(
+                "node {source} was started with another --initial-cluster than node {}",
+                local.node_id()
+            )));
+        }
+        _ => {}
+    }
+    if let Some(expected) = text(metadata, TARGET_INCARNATION)
+        && expected != local.identity.incarnation
+    {
+        local.fail(Failure::ForeignDisk(format!(
+            "the cluster knows node {} by another disk than this data directory: a node id is never used again after \
+             its disk was lost or emptied. Give this node a new id and replace the old one",
+            local.node_id()
+        )));
+        return Err(refuse(format!("the disk of node {} was replaced", local.node_id())));
+    }
+    if let (Some(known), Some(claimed)) =
+        (local.state.registered(source), text(metadata, SOURCE_INCARNATION))
+        && known.incarnation != claimed
+    {
+        return Err(refuse(format!("node {source} is registered with another disk")));
+    }
+    local.contacts.heard_from(source);
+    Ok(source)
+}
+
+fn refuse(message: String) -> Status {
+    tracing::warn!(reason = message, "a message from another node was refused");
+    Status::failed_precondition(message)
+}

@@ -1,0 +1,323 @@
+//! Incoming node-to-node traffic: checks who it is for, converts, and hands it to the Raft core.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use futures::stream::BoxStream;
+use futures::{Stream, StreamExt as _};
+use llm_config_proto::internal as pb;
+use llm_config_proto::internal::replication_server::{Replication, ReplicationServer};
+use openraft::raft::{
+    AppendEntriesRequest, AppendEntriesResponse, StreamAppendError, StreamAppendResult,
+    TransferLeaderRequest, VoteRequest, VoteResponse,
+};
+use openraft::storage::Snapshot;
+use tokio::sync::{Mutex, watch};
+use tonic::{Request, Response, Status, Streaming};
+
+use super::client::MESSAGE_BYTES_MAX;
+use super::passport;
+use super::receive::{ReceiveError, Receiver};
+use crate::codec::{
+    CodecError, entry_from_proto, log_id_from_proto, log_id_to_proto, required_vote, vote_to_proto,
+};
+use crate::node::Node;
+use crate::types::Types;
+use crate::{propose, read};
+
+/// Longest time that a peer may let a write wait, whatever it asks for.
+const PROPOSE_TIMEOUT_MAX: Duration = Duration::from_secs(60);
+/// How long a snapshot may pause in transit.
+const SNAPSHOT_IDLE_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// The node-to-node service.
+pub(crate) struct Service {
+    node: Arc<Node>,
+    /// One snapshot arrives at a time.
+    receiving: Mutex<()>,
+    /// An idle append stream would otherwise keep its connection, and the storage, open after the stop.
+    stop: watch::Receiver<bool>,
+}
+
+impl Service {
+    pub(crate) fn server(node: Arc<Node>, stop: watch::Receiver<bool>) -> ReplicationServer<Self> {
+        ReplicationServer::new(Self { node, receiving: Mutex::new(()), stop })
+            .max_decoding_message_size(MESSAGE_BYTES_MAX)
+            .max_encoding_message_size(MESSAGE_BYTES_MAX)
+    }
+
+    #[allow(clippy::result_large_err, reason = "tonic's error type is large by design")]
+    fn check<T>(&self, request: &Request<T>) -> Result<u64, Status> {
+        passport::check(&self.node.local, request.metadata())
+    }
+
+    async fn receive(
+        &self,
+        chunks: &mut Streaming<pb::SnapshotChunk>,
+    ) -> Result<pb::SnapshotReply, Status> {
+        let Some(pb::SnapshotChunk { part: Some(pb::snapshot_chunk::Part::Header(header)) }) =
+            next_chunk(chunks).await?
+        else {
+            return Err(Status::invalid_argument("a snapshot must begin with its header"));
+        };
+        let mut receiver =
+            Receiver::new(&self.node.directory, header).map_err(|error| receive_status(&error))?;
+        while let Some(chunk) = next_chunk(chunks).await? {
+            let Some(pb::snapshot_chunk::Part::Data(data)) = chunk.part else {
+                return Err(Status::invalid_argument("a snapshot has one header"));
+            };
+            receiver = blocking(move || {
+                receiver.write(&data)?;
+                Ok(receiver)
+            })
+            .await?;
+            self.node.local.contacts.heard_from_leader();
+        }
+        let (vote, meta, folder) = blocking(move || receiver.finish()).await?;
+        let reply = self
+            .node
+            .raft
+            .install_full_snapshot(vote, Snapshot { meta, snapshot: folder })
+            .await
+            .map_err(|error| Status::unavailable(error.to_string()))?;
+        Ok(pb::SnapshotReply { vote: Some(vote_to_proto(&reply.vote)) })
+    }
+}
+
+async fn next_chunk(
+    chunks: &mut Streaming<pb::SnapshotChunk>,
+) -> Result<Option<pb::SnapshotChunk>, Status> {
+    tokio::time::timeout(SNAPSHOT_IDLE_TIMEOUT, chunks.message())
+        .await
+        .map_err(|_| Status::deadline_exceeded("the snapshot stalled"))?
+}
+
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, ReceiveError> + Send + 'static,
+) -> Result<T, Status> {
+    tokio::task::spawn_blocking(work)
+        .await
+        .map_err(|error| Status::internal(error.to_string()))?
+        .map_err(|error| receive_status(&error))
+}
+
+fn receive_status(error: &ReceiveError) -> Status {
+    tracing::warn!(%error, "an arriving snapshot was refused");
+    match error {
+        ReceiveError::Malformed(_) => Status::data_loss(error.to_string()),
+        ReceiveError::Io(_) => Status::resource_exhausted(error.to_string()),
+    }
+}
+
+fn append_from_proto(
+    message: pb::AppendRequest,
+) -> Result<AppendEntriesRequest<Types>, CodecError> {
+    Ok(AppendEntriesRequest {
+        vote: required_vote(message.vote)?,
+        prev_log_id: message.prev_log_id.as_ref().map(log_id_from_proto),
+        entries: message.entries.into_iter().map(entry_from_proto).collect::<Result<_, _>>()?,
+        leader_commit: message.leader_commit.as_ref().map(log_id_from_proto),
+    })
+}
+
+fn stream_reply(result: StreamAppendResult<Types>) -> pb::AppendReply {
+    use pb::append_reply::Kind;
+    let (kind, log_id, vote) = match result {
+        Ok(log_id) => (Kind::Success, log_id, None),
+        Err(StreamAppendError::Conflict(log_id)) => (Kind::Conflict, Some(log_id), None),
+        Err(StreamAppendError::HigherVote(vote)) => (Kind::HigherVote, None, Some(vote)),
+    };
+    pb::AppendReply {
+        kind: kind.into(),
+        log_id: log_id.as_ref().map(log_id_to_proto),
+        vote: vote.as_ref().map(vote_to_proto),
+    }
+}
+
+/// Resolves when the node stops.
+async fn stopped(mut stop: watch::Receiver<bool>) {
+    // An error means that the sender is gone, which is a stop as well.
+    drop(stop.wait_for(|stop| *stop).await);
+}
+
+/// Messages up to the first one that does not decode.
+fn decoded(
+    messages: Streaming<pb::AppendRequest>,
+) -> impl Stream<Item = AppendEntriesRequest<Types>> + Send {
+    futures::stream::unfold(messages, |mut messages| async move {
+        let message = match messages.message().await {
+            Ok(Some(message)) => message,
+            // The sender has ended the stream or is gone; it will open another.
+            Ok(None) | Err(_) => return None,
+        };
+        match append_from_proto(message) {
+            Ok(message) => Some((message, messages)),
+            Err(error) => {
+                tracing::error!(%error, "an append message is malformed; the stream ends");
+                None
+            }
+        }
+    })
+}
+
+fn vote_from_proto(message: pb::VoteRequest) -> Result<VoteRequest<Types>, CodecError> {
+    let last_log_id = message.last_log_id.as_ref().map(log_id_from_proto);
+    let mut request = VoteRequest::new(required_vote(message.vote)?, last_log_id);
+    request.leadership_transfer = message.leadership_transfer;
+    Ok(request)
+}
+
+fn vote_reply(reply: &VoteResponse<Types>) -> Response<pb::VoteReply> {
+    Response::new(pb::VoteReply {
+        vote: Some(vote_to_proto(&reply.vote)),
+        granted: reply.vote_granted,
+        last_log_id: reply.last_log_id.as_ref().map(log_id_to_proto),
+    })
+}
+
+fn unavailable(error: impl std::fmt::Display) -> Status {
+    Status::unavailable(error.to_string())
+}
+
+#[tonic::async_trait]
+impl Replication for Service {
+    type AppendStream = BoxStream<'static, Result<pb::AppendReply, Status>>;
+
+    async fn append(
+        &self,
+        request: Request<Streaming<pb::AppendRequest>>,
+    ) -> Result<Response<Self::AppendStream>, Status> {
+        self.check(&request)?;
+        let node = Arc::clone(&self.node);
+        let messages = decoded(request.into_inner()).take_until(stopped(self.stop.clone()));
+        let replies = self.node.raft.stream_append(messages).map(move |result| {
+            let result = result.map_err(unavailable)?;
+            if result.is_ok() {
+                node.local.contacts.heard_from_leader();
+            }
+            Ok(stream_reply(result))
+        });
+        Ok(Response::new(replies.take_until(stopped(self.stop.clone())).boxed()))
+    }
+
+    async fn heartbeat(
+        &self,
+        request: Request<pb::AppendRequest>,
+    ) -> Result<Response<pb::AppendReply>, Status> {
+        use pb::append_reply::Kind;
+        self.check(&request)?;
+        let message = append_from_proto(request.into_inner())?;
+        let prev = message.prev_log_id;
+        let result = self.node.raft.append_entries(message).await.map_err(unavailable)?;
+        let (kind, log_id, vote) = match result {
+            AppendEntriesResponse::Success => (Kind::Success, None, None),
+            AppendEntriesResponse::PartialSuccess(log_id) => (Kind::PartialSuccess, log_id, None),
+            AppendEntriesResponse::Conflict => (Kind::Conflict, prev, None),
+            AppendEntriesResponse::HigherVote(vote) => (Kind::HigherVote, None, Some(vote)),
+        };
+        if vote.is_none() {
+            self.node.local.contacts.heard_from_leader();
+        }
+        Ok(Response::new(pb::AppendReply {
+            kind: kind.into(),
+            log_id: log_id.as_ref().map(log_id_to_proto),
+            vote: vote.as_ref().map(vote_to_proto),
+        }))
+    }
+
+    async fn vote(
+        &self,
+        request: Request<pb::VoteRequest>,
+    ) -> Result<Response<pb::VoteReply>, Status> {
+        self.check(&request)?;
+        let message = vote_from_proto(request.into_inner())?;
+        let reply = self.node.raft.vote(message).await.map_err(unavailable)?;
+        Ok(vote_reply(&reply))
+    }
+
+    async fn pre_vote(
+        &self,
+        request: Request<pb::VoteRequest>,
+    ) -> Result<Response<pb::VoteReply>, Status> {
+        self.check(&request)?;
+        let message = vote_from_proto(request.into_inner())?;
+        let reply = self.node.raft.pre_vote(message).await.map_err(unavailable)?;
+        Ok(vote_reply(&reply))
+    }
+
+    async fn transfer_leader(
+        &self,
+        request: Request<pb::TransferLeaderRequest>,
+    ) -> Result<Response<pb::TransferLeaderReply>, Status> {
+        self.check(&request)?;
+        let message = request.into_inner();
+        let transfer = TransferLeaderRequest::new(
+            required_vote(message.from)?,
+            message.to,
+            message.last_log_id.as_ref().map(log_id_from_proto),
+        );
+        self.node
+            .raft
+            .handle_transfer_leader(transfer)
+            .await
+            .map_err(unavailable)?
+            .map_err(|refused| Status::failed_precondition(refused.to_string()))?;
+        Ok(Response::new(pb::TransferLeaderReply {}))
+    }
+
+    async fn install_snapshot(
+        &self,
+        request: Request<Streaming<pb::SnapshotChunk>>,
+    ) -> Result<Response<pb::SnapshotReply>, Status> {
+        self.check(&request)?;
+        let Ok(_one_at_a_time) = self.receiving.try_lock() else {
+            return Err(Status::resource_exhausted("another snapshot is arriving"));
+        };
+        self.receive(&mut request.into_inner()).await.map(Response::new)
+    }
+
+    async fn propose(
+        &self,
+        request: Request<pb::ProposeRequest>,
+    ) -> Result<Response<pb::ProposeReply>, Status> {
+        self.check(&request)?;
+        let message = request.into_inner();
+        let timeout = Duration::from_millis(message.timeout_ms).min(PROPOSE_TIMEOUT_MAX);
+        propose::on_leader(&self.node, message.command, Instant::now() + timeout)
+            .await
+            .map(Response::new)
+    }
+
+    async fn read_index(
+        &self,
+        request: Request<pb::ReadIndexRequest>,
+    ) -> Result<Response<pb::ReadIndexReply>, Status> {
+        self.check(&request)?;
+        match read::confirm(&self.node).await {
+            Some(index) => Ok(Response::new(pb::ReadIndexReply { index })),
+            None => Err(Status::unavailable("this node does not lead, or has lost its quorum")),
+        }
+    }
+
+    async fn identify(
+        &self,
+        request: Request<pb::IdentifyRequest>,
+    ) -> Result<Response<pb::IdentifyReply>, Status> {
+        let local = &self.node.local;
+        if let Err(refused) = self.check(&request) {
+            // A node that was refused learns why from this reply, so it must get one.
+            tracing::debug!(reason = refused.message(), "answering a stranger");
+        }
+        let registry = local.state.registry();
+        Ok(Response::new(pb::IdentifyReply {
+            node_id: local.node_id(),
+            cluster_id: local.cluster_id().unwrap_or_default(),
+            founding: local.founding.clone(),
+            incarnations: registry
+                .nodes
+                .into_iter()
+                .map(|(id, node)| (id, node.incarnation))
+                .collect(),
+        }))
+    }
+}

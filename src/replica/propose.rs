@@ -1,0 +1,219 @@
+//! A write's way to the leader and back.
+//!
+//! Everything turns on one distinction: an attempt that was certainly not appended may be made again; one that may have
+//! been appended may be made again only with a request id, because the state machine then answers it from memory instead
+//! of doing it twice. Without one, the caller is told that the outcome is unknown.
+
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use llm_config_domain::limits::COMMAND_BYTES_MAX;
+use llm_config_domain::{Applied, Command};
+use llm_config_proto::internal as pb;
+use openraft::errors::{ClientWriteError, RaftError};
+use tonic::{Code, Status};
+
+use crate::error::ProposeError;
+use crate::node::{Counters, Node, wall_clock_ms};
+use crate::types::Proposal;
+
+/// What one attempt came to.
+#[allow(
+    clippy::large_enum_variant,
+    reason = "lives for one call; a box would cost an allocation per write"
+)]
+enum Attempt {
+    Answered(Applied),
+    /// Certainly not appended.
+    NotProposed(ProposeError),
+    /// Maybe appended.
+    Unknown,
+}
+
+/// Metadata of a reply that promises that nothing was appended.
+const NOT_PROPOSED: &str = "x-not-proposed";
+/// Time that a forwarded write leaves for its answer to travel back.
+const REPLY_MARGIN: Duration = Duration::from_millis(20);
+
+/// Proposes from any node.
+pub(crate) async fn propose(
+    node: &Node,
+    command: &Command,
+    deadline: Instant,
+) -> Result<Applied, ProposeError> {
+    // Every node must be able to read what is appended: one that cannot would stop.
+    command.validate().map_err(|error| ProposeError::Invalid(error.to_string()))?;
+    let repeatable = command.request.is_some();
+    let encoded = command.encode();
+    if encoded.len() > COMMAND_BYTES_MAX {
+        let reason =
+            format!("the command has {} bytes, more than {COMMAND_BYTES_MAX}", encoded.len());
+        return Err(ProposeError::Invalid(reason));
+    }
+    let _admitted = admit(node, encoded.len())?;
+    let mut maybe_proposed = false;
+    loop {
+        if let Some(failure) = node.local.failure() {
+            return Err(ending(maybe_proposed, ProposeError::Failed(failure.message().to_owned())));
+        }
+        let leader = node.leader();
+        let attempt = match &leader {
+            Some((id, _)) if *id == node.local.node_id() => {
+                locally(node, encoded.clone(), deadline).await
+            }
+            Some((id, address)) => forward(node, *id, address, encoded.clone(), deadline).await,
+            None => Attempt::NotProposed(ProposeError::NoLeader),
+        };
+        let refusal = match attempt {
+            Attempt::Answered(applied) => return Ok(applied),
+            Attempt::NotProposed(refusal) => refusal,
+            Attempt::Unknown => {
+                maybe_proposed = true;
+                if !repeatable {
+                    Counters::add(&node.counters.unknown);
+                    return Err(ProposeError::OutcomeUnknown);
+                }
+                ProposeError::OutcomeUnknown
+            }
+        };
+        let again = matches!(refusal, ProposeError::NoLeader | ProposeError::OutcomeUnknown);
+        if again {
+            node.wait_for_leader(leader.map(|(id, _)| id), deadline).await;
+        }
+        // Not tried when no time is left: an attempt that is cut off at once would turn a clear refusal into a doubt.
+        if !again || Instant::now() >= deadline {
+            if maybe_proposed {
+                Counters::add(&node.counters.unknown);
+            }
+            return Err(ending(maybe_proposed, refusal));
+        }
+    }
+}
+
+/// Once an attempt may have been appended, no later refusal makes that untrue.
+fn ending(maybe_proposed: bool, error: ProposeError) -> ProposeError {
+    if maybe_proposed { ProposeError::OutcomeUnknown } else { error }
+}
+
+/// Holds a place and a share of the byte budget while a write is in flight.
+fn admit(
+    node: &Node,
+    bytes: usize,
+) -> Result<(tokio::sync::OwnedSemaphorePermit, tokio::sync::OwnedSemaphorePermit), ProposeError> {
+    let refuse = || {
+        Counters::add(&node.counters.refused);
+        ProposeError::Overloaded
+    };
+    let free = node.counters.disk_free.load(Ordering::Relaxed);
+    if free < node.local.tuning.disk_reserve_bytes {
+        return Err(ProposeError::StorageFull);
+    }
+    let slot = std::sync::Arc::clone(&node.slots).try_acquire_owned().map_err(|_| refuse())?;
+    let units = u32::try_from(bytes.div_ceil(Node::BYTES_UNIT)).unwrap_or(u32::MAX);
+    let share =
+        std::sync::Arc::clone(&node.bytes).try_acquire_many_owned(units).map_err(|_| refuse())?;
+    Ok((slot, share))
+}
+
+/// Proposes to the Raft core of this node.
+async fn locally(node: &Node, command: Bytes, deadline: Instant) -> Attempt {
+    Counters::add(&node.counters.proposals);
+    let proposal = Proposal { time_ms: wall_clock_ms(), command };
+    let write = node.raft.client_write(proposal);
+    match tokio::time::timeout_at(deadline.into(), write).await {
+        Err(_) => Attempt::Unknown,
+        Ok(Ok(answer)) => match answer.data {
+            Some(applied) => Attempt::Answered(applied),
+            // Blank and membership entries answer nothing; a command always answers.
+            None => Attempt::Unknown,
+        },
+        Ok(Err(RaftError::APIError(ClientWriteError::ForwardToLeader(_)))) => {
+            Attempt::NotProposed(ProposeError::NoLeader)
+        }
+        Ok(Err(error)) => {
+            tracing::warn!(%error, "a proposal has no known outcome");
+            Attempt::Unknown
+        }
+    }
+}
+
+/// Proposes on behalf of another node. Decodes first: what is appended must be a command on every node.
+pub(crate) async fn on_leader(
+    node: &Node,
+    command: Bytes,
+    deadline: Instant,
+) -> Result<pb::ProposeReply, Status> {
+    if let Err(error) = Command::decode(command.clone()) {
+        return Err(not_proposed(Status::invalid_argument(error.to_string())));
+    }
+    let _admitted = match admit(node, command.len()) {
+        Ok(admitted) => admitted,
+        Err(error) => return Err(not_proposed(Status::resource_exhausted(error.to_string()))),
+    };
+    match locally(node, command, deadline).await {
+        Attempt::Answered(applied) => Ok(pb::ProposeReply { applied: applied.encode() }),
+        Attempt::NotProposed(error) => Err(not_proposed(Status::unavailable(error.to_string()))),
+        Attempt::Unknown => Err(Status::unknown("proposed, but not answered in time")),
+    }
+}
+
+fn not_proposed(mut status: Status) -> Status {
+    status.metadata_mut().insert(NOT_PROPOSED, tonic::metadata::MetadataValue::from_static("1"));
+    status
+}
+
+async fn forward(
+    node: &Node,
+    leader: u64,
+    address: &str,
+    command: Bytes,
+    deadline: Instant,
+) -> Attempt {
+    let left = deadline.saturating_duration_since(Instant::now());
+    let Ok(mut peer) = node.peer(address) else {
+        return Attempt::NotProposed(ProposeError::NoLeader);
+    };
+    Counters::add(&node.counters.forwarded);
+    let timeout_ms =
+        u64::try_from(left.saturating_sub(REPLY_MARGIN).as_millis()).unwrap_or(u64::MAX);
+    let request = node.request(leader, pb::ProposeRequest { command, timeout_ms }, left);
+    match tokio::time::timeout_at(deadline.into(), peer.propose(request)).await {
+        Err(_) => Attempt::Unknown,
+        Ok(Ok(reply)) => match Applied::decode(reply.into_inner().applied) {
+            Ok(applied) => Attempt::Answered(applied),
+            Err(error) => {
+                tracing::error!(%error, leader, "the leader's answer could not be read");
+                Attempt::Unknown
+            }
+        },
+        Ok(Err(status)) if never_sent(&status) => Attempt::NotProposed(ProposeError::NoLeader),
+        Ok(Err(status)) if status.metadata().contains_key(NOT_PROPOSED) => {
+            Attempt::NotProposed(match status.code() {
+                Code::ResourceExhausted => ProposeError::Overloaded,
+                Code::InvalidArgument => ProposeError::Invalid(status.message().to_owned()),
+                _ => ProposeError::NoLeader,
+            })
+        }
+        // The passport check runs before anything else.
+        Ok(Err(status)) if status.code() == Code::FailedPrecondition => {
+            Attempt::NotProposed(ProposeError::NoLeader)
+        }
+        Ok(Err(status)) => {
+            tracing::warn!(%status, leader, "a forwarded write has no known outcome");
+            Attempt::Unknown
+        }
+    }
+}
+
+/// Whether a request failed before a connection existed to send it on.
+pub(crate) fn never_sent(status: &Status) -> bool {
+    let mut source = std::error::Error::source(status);
+    while let Some(error) = source {
+        if error.is::<tonic::ConnectError>() {
+            return true;
+        }
+        source = error.source();
+    }
+    false
+}

@@ -1,0 +1,547 @@
+//! The face of this crate: start a node, write to it, read from it, ask how it is, stop it.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use llm_config_domain::{Applied, Command, Node as Registration};
+use openraft::async_runtime::watch::WatchReceiver as _;
+use openraft::{Instant as _, Raft, ServerState, SnapshotPolicy};
+use rocksdb::Cache;
+use rocksdb::statistics::Ticker;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio_stream::wrappers::TcpListenerStream;
+
+use crate::config::{Advertise, Config, Tuning};
+use crate::error::{ProposeError, ReadError, StartError};
+use crate::local::Local;
+use crate::network::client::Network;
+use crate::network::service::Service;
+use crate::node::Node;
+use crate::observer::Observer;
+use crate::status::{Member, Role, Stats, Status};
+use crate::steward::{self, Steward};
+use crate::storage::directory::{Directory, Identity};
+use crate::storage::log::LogStore;
+use crate::storage::rocks::RocksEngine;
+use crate::storage::state::StateMachine;
+use crate::storage::view::View;
+use crate::storage::watermark::Watermark;
+use crate::{founding, propose, read};
+
+/// How long a stopping node waits for its connections.
+const SERVER_STOP_TIMEOUT: Duration = Duration::from_secs(2);
+/// Entries that a ready node may be behind what it knows to be committed.
+const READY_LAG_MAX: u64 = 1_000;
+
+/// A handle to a running node; clones share it.
+#[derive(Clone)]
+pub struct Replica {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    node: Arc<Node>,
+    advertise: Advertise,
+    recovered: watch::Receiver<bool>,
+    stop: watch::Sender<bool>,
+    tasks: parking_lot::Mutex<Vec<JoinHandle<()>>>,
+}
+
+impl std::fmt::Debug for Replica {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Replica")
+            .field("node_id", &self.inner.node.local.node_id())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Replica {
+    /// Opens the data directory, joins the cluster (founding it when it is new) and serves the other nodes.
+    ///
+    /// Returns as soon as the node runs; it need not know a leader yet.
+    ///
+    /// # Errors
+    /// See [`StartError`]; nothing is changed by a refused start.
+    pub async fn start(config: Config, observer: Arc<dyn Observer>) -> Result<Self, StartError> {
+        check(&config)?;
+        let (directory, identity) = Directory::open(&config.data_dir, config.node_id)?;
+        let is_new = !directory.log().exists();
+        if is_new && config.initial_cluster.is_empty() {
+            return Err(StartError::Usage(format!(
+                "{} is empty: a new node needs --initial-cluster, the list of all founding nodes",
+                config.data_dir.display()
+            )));
+        }
+        let directory = Arc::new(directory);
+        let (state, log) = open_storage(&directory, &config.tuning, observer, &identity).await?;
+        let shared = state.shared();
+        let registration = Registration {
+            id: config.node_id,
+            incarnation: identity.incarnation.clone(),
+            http: config.advertise.http.clone(),
+            grpc: config.advertise.grpc.clone(),
+            raft: config.advertise.raft.clone(),
+            version: config.version.clone(),
+        };
+        let founding = founding::digest(&config.initial_cluster);
+        let local = Arc::new(Local::new(identity, founding, config.tuning.clone(), shared));
+        let raft = Raft::build(
+            config.node_id,
+            Arc::new(raft_config(&config.tuning)?),
+            Network::new(Arc::clone(&local)),
+            log.clone(),
+            state,
+        )
+        .await
+        .map_err(|error| StartError::DataDir(format!("{}: {error}", config.data_dir.display())))?;
+        let node = Arc::new(Node::new(local, raft, log, directory));
+        steward::measure(&node).await;
+
+        let (stop, stopped) = watch::channel(false);
+        let server = serve(Arc::clone(&node), config.raft_listener, stopped.clone())?;
+        node.raft.run();
+        if let Err(error) = founding::found(&node, &config.initial_cluster).await {
+            stop.send_replace(true);
+            close(&node).await;
+            return Err(error);
+        }
+        let (recovered, is_recovered) = watch::channel(false);
+        let steward = Steward {
+            node: Arc::clone(&node),
+            registration,
+            history_limit: config.history_limit,
+            recovered,
+        };
+        let steward = tokio::spawn(steward.run(stopped));
+        Ok(Self {
+            inner: Arc::new(Inner {
+                node,
+                advertise: config.advertise,
+                recovered: is_recovered,
+                stop,
+                tasks: parking_lot::Mutex::new(vec![server, steward]),
+            }),
+        })
+    }
+
+    /// A consistent view of what this node has applied.
+    #[must_use]
+    pub fn view(&self) -> View {
+        self.inner.node.local.state.view()
+    }
+
+    /// The store revision that this node has applied.
+    #[must_use]
+    pub fn applied_revision(&self) -> u64 {
+        self.inner.node.local.state.progress().revision
+    }
+
+    /// Writes, from any node: passes the command to the leader and waits until it is applied there.
+    ///
+    /// A refusal by the state machine is an answer, in [`Applied::result`].
+    ///
+    /// # Errors
+    /// [`ProposeError::OutcomeUnknown`] when the write may have happened; every other error promises that it did not.
+    pub async fn propose(
+        &self,
+        command: Command,
+        deadline: Instant,
+    ) -> Result<Applied, ProposeError> {
+        if self.inner.node.local.cluster_id().is_none() {
+            self.wait_founded(deadline).await?;
+        }
+        propose::propose(&self.inner.node, &command, deadline).await
+    }
+
+    async fn wait_founded(&self, deadline: Instant) -> Result<(), ProposeError> {
+        let mut progress = self.inner.node.local.state.watch_progress();
+        let founded = progress.wait_for(|_| self.inner.node.local.cluster_id().is_some());
+        match tokio::time::timeout_at(deadline.into(), founded).await {
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(_)) | Err(_) => Err(ProposeError::NotReady),
+        }
+    }
+
+    /// Waits until [`Self::view`] is at least as new as every write acknowledged before the call, by ReadIndex.
+    ///
+    /// # Errors
+    /// See [`ReadError`].
+    pub async fn linearizable(&self, deadline: Instant) -> Result<(), ReadError> {
+        read::linearizable(&self.inner.node, deadline).await
+    }
+
+    /// Waits until this node has applied a store revision.
+    ///
+    /// # Errors
+    /// [`ReadError::Behind`] when the deadline passes first.
+    pub async fn wait_revision(&self, revision: u64, deadline: Instant) -> Result<(), ReadError> {
+        read::wait_revision(&self.inner.node, revision, deadline).await
+    }
+
+    /// How long ago this node heard from a leader; on the leader, how long ago a quorum confirmed it. `None` is never.
+    #[must_use]
+    pub fn leader_contact_age(&self) -> Option<Duration> {
+        let metrics = self.inner.node.raft.metrics();
+        let metrics = metrics.borrow_watched();
+        if metrics.state == ServerState::Leader {
+            if metrics.membership_config.voter_ids().count() == 1 {
+                return Some(Duration::ZERO);
+            }
+            return metrics.last_quorum_acked.map(|acked| acked.elapsed());
+        }
+        drop(metrics);
+        self.inner.node.local.contacts.leader_age()
+    }
+
+    /// Whether everything that was committed before the start of this process is applied again. Until then an absent
+    /// entry proves nothing.
+    #[must_use]
+    pub fn recovered(&self) -> bool {
+        *self.inner.recovered.borrow() && self.inner.node.local.state.cluster_id().is_some()
+    }
+
+    /// Whether the node has recovered, is in contact with a working majority and has caught up.
+    #[must_use]
+    pub fn ready(&self) -> bool {
+        let status = self.status();
+        self.recovered()
+            && status.has_quorum
+            && status.leader_id.is_some()
+            && status.applied_index + READY_LAG_MAX >= status.committed_index
+    }
+
+    /// This node's view of the cluster.
+    #[must_use]
+    pub fn status(&self) -> Status {
+        let node = &self.inner.node;
+        let age = self.leader_contact_age();
+        let metrics = node.raft.metrics();
+        let metrics = metrics.borrow_watched().clone();
+        let role = role_of(metrics.state);
+        let registry = node.local.state.registry();
+        let own = node.local.node_id();
+        let addresses = |id: u64, raft: String| match registry.nodes.get(&id) {
+            Some(known) => Advertise { http: known.http.clone(), grpc: known.grpc.clone(), raft },
+            None if id == own => Advertise { raft, ..self.inner.advertise.clone() },
+            None => Advertise { raft, ..Advertise::default() },
+        };
+        let fresh = node.local.tuning.election_timeout_max;
+        let voters: Vec<u64> = metrics.membership_config.voter_ids().collect();
+        let matched = |id: u64| match &metrics.replication {
+            Some(_) if id == own => metrics.last_log_index,
+            Some(replication) => {
+                replication.get(&id).and_then(|log_id| log_id.as_ref().map(|id| id.index))
+            }
+            None => None,
+        };
+        let members: Vec<Member> = metrics
+            .membership_config
+            .nodes()
+            .map(|(id, known)| Member {
+                id: *id,
+                role: match metrics.current_leader {
+                    _ if *id == own => role,
+                    Some(leader) if leader == *id => Role::Leader,
+                    _ if voters.contains(id) => Role::Follower,
+                    _ => Role::Learner,
+                },
+                addresses: addresses(*id, known.addr.clone()),
+                reachable: *id == own
+                    || node
+                        .local
+                        .contacts
+                        .age(*id)
+                        .is_some_and(|age| age <= fresh + steward_margin()),
+                matched_index: matched(*id),
+            })
+            .collect();
+        let leader = metrics
+            .current_leader
+            .and_then(|id| members.iter().find(|member| member.id == id))
+            .map(|member| member.addresses.clone());
+        let progress = node.local.state.progress();
+        Status {
+            cluster_id: node.local.cluster_id(),
+            node_id: own,
+            role,
+            leader_id: metrics.current_leader,
+            leader,
+            term: metrics.current_term,
+            last_log_index: metrics.last_log_index.unwrap_or(0),
+            committed_index: metrics.local_committed.map_or(0, |id| id.index),
+            applied_index: progress.index,
+            revision: progress.revision,
+            has_quorum: metrics.current_leader.is_some() && age.is_some_and(|age| age <= fresh),
+            members,
+        }
+    }
+
+    /// Counters and sizes.
+    #[must_use]
+    pub fn stats(&self) -> Stats {
+        let node = &self.inner.node;
+        let load = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
+        #[allow(
+            clippy::cast_precision_loss,
+            reason = "microseconds of CPU time fit a double for 285 years"
+        )]
+        let seconds = |counter: &std::sync::atomic::AtomicU64| load(counter) as f64 / 1e6;
+        let log = node.log.stats();
+        let state = &node.local.state.stats;
+        let counters = &node.counters;
+        let current = node.local.state.current();
+        let inserted = current.options().get_ticker_count(Ticker::BlockCacheBytesWrite);
+        let added = current.options().get_ticker_count(Ticker::BlockCacheAdd);
+        let held = node.local.state.cache().get_usage() as u64;
+        Stats {
+            log_fsyncs: load(&log.fsyncs),
+            log_fsync_seconds: seconds(&log.fsync_micros),
+            log_entries_appended: load(&log.entries),
+            log_bytes_appended: load(&log.bytes),
+            entries_applied: load(&state.entries),
+            apply_seconds: seconds(&state.micros),
+            proposals: load(&counters.proposals),
+            proposals_forwarded: load(&counters.forwarded),
+            proposals_unknown: load(&counters.unknown),
+            proposals_refused: load(&counters.refused),
+            proposals_in_flight: (node.local.tuning.proposals_in_flight_max
+                - node.slots.available_permits()) as u64,
+            read_index_rounds: load(&counters.read_rounds),
+            read_index_reads: load(&counters.read_served),
+            leader_changes: load(&counters.leader_changes),
+            snapshots_built: load(&state.snapshots_built),
+            snapshots_installed: load(&state.snapshots_installed),
+            storage_bytes: load(&counters.storage_bytes),
+            disk_capacity_bytes: load(&counters.disk_capacity),
+            disk_free_bytes: load(&counters.disk_free),
+            block_cache_hits: current.options().get_ticker_count(Ticker::BlockCacheHit),
+            block_cache_misses: current.options().get_ticker_count(Ticker::BlockCacheMiss),
+            block_cache_evictions: evicted_blocks(added, inserted, held),
+        }
+    }
+
+    /// Resolves when this node can no longer be trusted; the process must then end with the error's exit code.
+    pub async fn failure(&self) -> StartError {
+        let mut failure = self.inner.node.local.watch_failure();
+        match failure.wait_for(Option::is_some).await.map(|failure| failure.clone()) {
+            Ok(Some(failure)) => failure.into_error(),
+            Ok(None) | Err(_) => std::future::pending().await,
+        }
+    }
+
+    /// Asks RocksDB to give back the space of what was overwritten and deleted. Blocks; call it on a blocking thread.
+    pub fn compact(&self) {
+        self.inner.node.local.state.current().db().compact_range(None::<&[u8]>, None::<&[u8]>);
+    }
+
+    /// Hands over leadership when another voter is up, stops serving the other nodes, and closes the storage.
+    pub async fn shutdown(&self) {
+        let node = &self.inner.node;
+        hand_over(node).await;
+        self.inner.stop.send_replace(true);
+        let tasks = std::mem::take(&mut *self.inner.tasks.lock());
+        close(node).await;
+        for mut task in tasks {
+            if tokio::time::timeout(SERVER_STOP_TIMEOUT, &mut task).await.is_err() {
+                tracing::warn!("connections of other nodes did not end in time");
+                task.abort();
+            }
+        }
+    }
+}
+
+/// A ping goes out every second and may take as long.
+fn steward_margin() -> Duration {
+    Duration::from_secs(2)
+}
+
+/// RocksDB counts what it inserts and holds, not what it drops; the rest follows at the mean size of a block.
+fn evicted_blocks(added: u64, inserted_bytes: u64, held_bytes: u64) -> u64 {
+    if inserted_bytes <= held_bytes || inserted_bytes == 0 {
+        return 0;
+    }
+    let evicted =
+        u128::from(added) * u128::from(inserted_bytes - held_bytes) / u128::from(inserted_bytes);
+    u64::try_from(evicted).unwrap_or(u64::MAX)
+}
+
+fn role_of(state: ServerState) -> Role {
+    match state {
+        ServerState::Leader => Role::Leader,
+        ServerState::Candidate => Role::Candidate,
+        ServerState::Learner => Role::Learner,
+        ServerState::Follower | ServerState::Shutdown => Role::Follower,
+    }
+}
+
+fn check(config: &Config) -> Result<(), StartError> {
+    let usage = |message: String| Err(StartError::Usage(message));
+    if config.node_id == 0 {
+        return usage("--node-id must not be 0".into());
+    }
+    if config.initial_cluster.contains_key(&0) {
+        return usage("--initial-cluster: node id 0 is not allowed".into());
+    }
+    if !config.initial_cluster.is_empty() && !config.initial_cluster.contains_key(&config.node_id) {
+        return usage(format!(
+            "--initial-cluster does not list this node ({}); every founder gets the same list, itself included",
+            config.node_id
+        ));
+    }
+    Ok(())
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+fn raft_config(tuning: &Tuning) -> Result<openraft::Config, StartError> {
+    let election_max = millis(tuning.election_timeout_max);
+    openraft::Config {
+        cluster_name: "llm-config".into(),
+        heartbeat_interval: millis(tuning.heartbeat_interval),
+        election_timeout_min: millis(tuning.election_timeout_min),
+        election_timeout_max: election_max,
+        heartbeat_min_interval: Some(millis(tuning.heartbeat_interval) * 2 / 3),
+        // Without it a partitioned node comes back with a higher term and unseats a healthy leader.
+        enable_pre_vote: Some(true),
+        // A partial partition can otherwise leave a leader that nobody can unseat (openraft #2080).
+        quorum_loss_probe_interval: Some(election_max * 3),
+        // The state has no write-ahead log, so a restarted leader must win an election before it serves (openraft #1511).
+        enable_leader_restore: Some(false),
+        max_payload_entries: 4096,
+        max_append_entries: Some(4096),
+        api_batch_capacity: 4096,
+        purge_batch_size: tuning.log_entries_kept.clamp(1, 4096),
+        snapshot_policy: SnapshotPolicy::LogsSinceLast(tuning.snapshot_log_entries),
+        max_in_snapshot_log_to_keep: tuning.log_entries_kept,
+        replication_lag_threshold: tuning.snapshot_log_entries.max(tuning.log_entries_kept) + 1,
+        install_snapshot_timeout: 60_000,
+        ..openraft::Config::default()
+    }
+    .validate()
+    .map_err(|error| StartError::Usage(format!("timing: {error}")))
+}
+
+async fn open_storage(
+    directory: &Arc<Directory>,
+    tuning: &Tuning,
+    observer: Arc<dyn Observer>,
+    identity: &Identity,
+) -> Result<(StateMachine, LogStore), StartError> {
+    let (directory, tuning) = (Arc::clone(directory), tuning.clone());
+    let root = directory.root().to_owned();
+    let open = move || -> io::Result<(StateMachine, LogStore)> {
+        let cache = Cache::new_lru_cache(tuning.block_cache_bytes);
+        let state = StateMachine::open(Arc::clone(&directory), cache, observer)?;
+        let engine = RocksEngine::open(&directory.log(), Some(Arc::clone(&directory)))?;
+        let watermark = Watermark::open(&directory.watermark())?;
+        let log = LogStore::open(Arc::new(engine), Some(watermark), tuning.log_cache_bytes)?;
+        Ok((state, log))
+    };
+    let (state, log) = tokio::task::spawn_blocking(open)
+        .await
+        .map_err(|error| StartError::Runtime(error.to_string()))?
+        .map_err(|error| {
+            StartError::DataDir(format!(
+                "{}: {error}. This node cannot start on it: restore the directory, or replace the node",
+                root.display()
+            ))
+        })?;
+    if let (Some(stored), Some(named)) = (state.shared().cluster_id(), &identity.cluster_id)
+        && stored != *named
+    {
+        return Err(StartError::DataDir(format!(
+            "{}: the identity names cluster {named}, the data belongs to cluster {stored}; restore the directory",
+            root.display()
+        )));
+    }
+    Ok((state, log))
+}
+
+fn serve(
+    node: Arc<Node>,
+    listener: std::net::TcpListener,
+    mut stop: watch::Receiver<bool>,
+) -> Result<JoinHandle<()>, StartError> {
+    let address = listener.local_addr();
+    let failed = |error: io::Error| {
+        StartError::Runtime(format!("the node-to-node listener failed: {error}"))
+    };
+    listener.set_nonblocking(true).map_err(failed)?;
+    let listener = tokio::net::TcpListener::from_std(listener).map_err(failed)?;
+    let incoming = TcpListenerStream::new(listener);
+    let server = tonic::transport::Server::builder()
+        .tcp_nodelay(true)
+        .http2_keepalive_interval(Some(Duration::from_secs(2)))
+        .http2_keepalive_timeout(Some(Duration::from_secs(2)))
+        .initial_stream_window_size(2 << 20)
+        .initial_connection_window_size(4 << 20)
+        .max_concurrent_streams(1024)
+        .add_service(Service::server(Arc::clone(&node), stop.clone()));
+    Ok(tokio::spawn(async move {
+        let stopped = async move {
+            // An error means that the sender is gone, which is a stop as well.
+            drop(stop.wait_for(|stop| *stop).await);
+        };
+        if let Err(error) = server.serve_with_incoming_shutdown(incoming, stopped).await {
+            node.local.fail(crate::local::Failure::Fault(format!(
+                "the node-to-node listener {address:?} failed: {error}"
+            )));
+        }
+    }))
+}
+
+/// A leader that stops hands over first, so that writes wait for a round trip instead of an election.
+async fn hand_over(node: &Node) {
+    let metrics = node.raft.metrics();
+    let target = {
+        let metrics = metrics.borrow_watched();
+        if metrics.state != ServerState::Leader {
+            return;
+        }
+        let voters: Vec<u64> = metrics.membership_config.voter_ids().collect();
+        let replication: BTreeMap<u64, _> = metrics.replication.clone().unwrap_or_default();
+        let own = node.local.node_id();
+        let fresh = node.local.tuning.election_timeout_max;
+        replication
+            .into_iter()
+            .filter(|(id, _)| *id != own && voters.contains(id))
+            .filter(|(id, _)| {
+                node.local.contacts.age(*id).is_some_and(|age| age <= fresh + steward_margin())
+            })
+            .max_by_key(|(_, matched)| *matched)
+            .map(|(id, _)| id)
+    };
+    let Some(target) = target else { return };
+    tracing::info!(target, "handing over leadership");
+    if node.raft.trigger().transfer_leader(target).await.is_err() {
+        return;
+    }
+    let own = node.local.node_id();
+    let limit = Instant::now() + node.local.tuning.election_timeout_max;
+    while Instant::now() < limit && node.leader().is_none_or(|(id, _)| id == own) {
+        node.wait_for_leader(Some(own), limit).await;
+    }
+}
+
+async fn close(node: &Arc<Node>) {
+    if let Err(error) = node.raft.shutdown().await {
+        tracing::error!(%error, "the Raft core did not end cleanly");
+    }
+    let node = Arc::clone(node);
+    let closed = tokio::task::spawn_blocking(move || {
+        node.log.close();
+        // The state has no write-ahead log: flushed, the next start has nothing to replay.
+        if let Err(error) = node.local.state.current().db().flush() {
+            tracing::error!(%error, "the state could not be flushed");
+        }
+    });
+    if let Err(error) = closed.await {
+        tracing::error!(%error, "the storage did not close cleanly");
+    }
+}

@@ -1,0 +1,122 @@
+//! What a replica tells about itself: plain values, free of openraft types.
+
+use crate::config::Advertise;
+
+/// What a node currently is in the replication protocol.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    /// Takes writes and replicates them.
+    Leader,
+    /// Follows a leader and votes.
+    Follower,
+    /// Stands for election.
+    Candidate,
+    /// Follows without a vote.
+    Learner,
+}
+
+impl Role {
+    /// The word used in the APIs.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Leader => "leader",
+            Self::Follower => "follower",
+            Self::Candidate => "candidate",
+            Self::Learner => "learner",
+        }
+    }
+}
+
+/// One member as the answering node knows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Member {
+    /// Node id.
+    pub id: u64,
+    /// The answering node's own role, or what can be told of another: leader, follower or learner.
+    pub role: Role,
+    /// Addresses; HTTP and gRPC are empty until the member has registered.
+    pub addresses: Advertise,
+    /// Whether the answering node exchanged a message with it recently.
+    pub reachable: bool,
+    /// Highest log index known to be replicated to it; the leader knows it of all, others of nobody.
+    pub matched_index: Option<u64>,
+}
+
+/// A node's view of the cluster at one moment.
+#[derive(Debug, Clone)]
+pub struct Status {
+    /// Absent until the cluster is founded.
+    pub cluster_id: Option<String>,
+    /// This node.
+    pub node_id: u64,
+    /// This node's role.
+    pub role: Role,
+    /// The leader, when known.
+    pub leader_id: Option<u64>,
+    /// Addresses of the leader, when known.
+    pub leader: Option<Advertise>,
+    /// Raft term.
+    pub term: u64,
+    /// Index of the last log entry on this node; 0 when the log is empty.
+    pub last_log_index: u64,
+    /// Highest index known to be committed.
+    pub committed_index: u64,
+    /// Highest index applied.
+    pub applied_index: u64,
+    /// Store revision applied.
+    pub revision: u64,
+    /// Whether the node is in contact with a working majority.
+    pub has_quorum: bool,
+    /// Voters and learners, by id.
+    pub members: Vec<Member>,
+}
+
+/// Counters and gauges since the start of the process.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Stats {
+    /// Synced writes of the log.
+    pub log_fsyncs: u64,
+    /// Time spent in them, in seconds.
+    pub log_fsync_seconds: f64,
+    /// Log entries made durable.
+    pub log_entries_appended: u64,
+    /// Bytes of log entries made durable.
+    pub log_bytes_appended: u64,
+    /// Entries applied to the state.
+    pub entries_applied: u64,
+    /// Time spent applying, in seconds.
+    pub apply_seconds: f64,
+    /// Writes proposed by this node as the leader, its own and forwarded ones.
+    pub proposals: u64,
+    /// Writes passed on to the leader.
+    pub proposals_forwarded: u64,
+    /// Writes that got no answer in time.
+    pub proposals_unknown: u64,
+    /// Writes refused because too many were in flight.
+    pub proposals_refused: u64,
+    /// Writes in flight.
+    pub proposals_in_flight: u64,
+    /// Read-index confirmations asked for; one serves all reads that wait for it.
+    pub read_index_rounds: u64,
+    /// Linearizable reads served by them.
+    pub read_index_reads: u64,
+    /// Changes of the known leader.
+    pub leader_changes: u64,
+    /// Snapshots built.
+    pub snapshots_built: u64,
+    /// Snapshots received and installed.
+    pub snapshots_installed: u64,
+    /// Bytes that the node stores (log, state and snapshots).
+    pub storage_bytes: u64,
+    /// Size of the file system that holds the data directory.
+    pub disk_capacity_bytes: u64,
+    /// Bytes free on it.
+    pub disk_free_bytes: u64,
+    /// Hits in the RocksDB block cache.
+    pub block_cache_hits: u64,
+    /// Misses in the RocksDB block cache.
+    pub block_cache_misses: u64,
+    /// Blocks that left the RocksDB block cache for want of room.
+    pub block_cache_evictions: u64,
+}

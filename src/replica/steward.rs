@@ -1,0 +1,188 @@
+//! What a node does about itself in the background: gives the cluster its id, registers its addresses and its disk, asks
+//! whether its neighbours are up, and measures its storage.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use llm_config_domain::{Applied, Command, Found, Node as Registration, Operation, Rejection};
+use openraft::async_runtime::watch::WatchReceiver as _;
+use tokio::sync::watch;
+use uuid::Uuid;
+
+use crate::founding;
+use crate::local::Failure;
+use crate::node::{Counters, Node};
+use crate::propose;
+use crate::storage::directory::{Identity, size_of};
+
+const ROUND: Duration = Duration::from_millis(250);
+const PING_INTERVAL: Duration = Duration::from_secs(1);
+const MEASURE_INTERVAL: Duration = Duration::from_secs(5);
+const PROPOSE_TIMEOUT: Duration = Duration::from_secs(5);
+/// Recorded as the author of what the steward proposes.
+const ACTOR: &str = "system";
+
+/// What the steward needs to know of the configuration.
+pub(crate) struct Steward {
+    pub(crate) node: Arc<Node>,
+    pub(crate) registration: Registration,
+    pub(crate) history_limit: u64,
+    pub(crate) recovered: watch::Sender<bool>,
+}
+
+impl Steward {
+    /// Runs until the node stops.
+    pub(crate) async fn run(self, mut stop: watch::Receiver<bool>) {
+        let work = async {
+            let mut rounds = tokio::time::interval(ROUND);
+            rounds.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+            let mut pinged: Option<Instant> = None;
+            let mut measured: Option<Instant> = None;
+            let mut identity_written = self.node.local.identity.cluster_id.is_some();
+            loop {
+                rounds.tick().await;
+                self.check_core();
+                identity_written = identity_written || self.write_identity();
+                self.found().await;
+                self.register().await;
+                if pinged.is_none_or(|at| at.elapsed() >= PING_INTERVAL) {
+                    pinged = Some(Instant::now());
+                    self.ping().await;
+                }
+                if measured.is_none_or(|at| at.elapsed() >= MEASURE_INTERVAL) {
+                    measured = Some(Instant::now());
+                    measure(&self.node).await;
+                }
+            }
+        };
+        tokio::select! {
+            () = work => {}
+            () = self.watch_recovery() => {}
+            () = self.watch_leader() => {}
+            _ = stop.wait_for(|stop| *stop) => {}
+        }
+    }
+
+    /// The Raft core ends by itself after a storage error.
+    fn check_core(&self) {
+        let metrics = self.node.raft.metrics();
+        let state = metrics.borrow_watched().running_state.clone();
+        if let Err(error) = state {
+            self.node.local.fail(Failure::Fault(format!("replication stopped: {error}")));
+        }
+    }
+
+    /// Keeps the cluster id where the next start finds it before it reads the state.
+    fn write_identity(&self) -> bool {
+        let Some(cluster_id) = self.node.local.state.cluster_id() else { return false };
+        let identity =
+            Identity { cluster_id: Some(cluster_id), ..self.node.local.identity.clone() };
+        match self.node.directory.write_identity(&identity) {
+            Ok(()) => true,
+            Err(error) => {
+                tracing::error!(%error, "the identity file could not be written");
+                false
+            }
+        }
+    }
+
+    fn leads(&self) -> bool {
+        self.node.leader().is_some_and(|(id, _)| id == self.node.local.node_id())
+    }
+
+    async fn found(&self) {
+        if !self.leads() || self.node.local.state.cluster_id().is_some() {
+            return;
+        }
+        let found =
+            Found { cluster_id: Uuid::new_v4().to_string(), history_limit: self.history_limit };
+        let cluster_id = found.cluster_id.clone();
+        if let Some(Applied { result: Ok(_), .. }) = self.propose(Operation::Found(found)).await {
+            tracing::info!(cluster_id, "the cluster is founded");
+        }
+    }
+
+    async fn register(&self) {
+        let own = self.node.local.node_id();
+        if self.node.local.state.cluster_id().is_none()
+            || self.node.local.state.registered(own).is_some_and(|known| known == self.registration)
+        {
+            return;
+        }
+        let answer = self.propose(Operation::RegisterNode(self.registration.clone())).await;
+        if let Some(Applied { result: Err(Rejection::NodeIdTaken { .. }), .. }) = answer {
+            self.node.local.fail(Failure::ForeignDisk(format!(
+                "node id {own} is registered with another disk: a node id is never used again. Give this node a new id"
+            )));
+        }
+    }
+
+    /// None when there is no answer now; the next round tries again.
+    async fn propose(&self, operation: Operation) -> Option<Applied> {
+        let command = Command { actor: ACTOR.to_owned(), request: None, operation };
+        propose::propose(&self.node, &command, Instant::now() + PROPOSE_TIMEOUT).await.ok()
+    }
+
+    async fn ping(&self) {
+        let members: Vec<(u64, String)> = {
+            let metrics = self.node.raft.metrics();
+            let metrics = metrics.borrow_watched();
+            metrics.membership_config.nodes().map(|(id, node)| (*id, node.addr.clone())).collect()
+        };
+        let own = self.node.local.node_id();
+        let pings = members.iter().filter(|(id, _)| *id != own);
+        futures::future::join_all(
+            pings.map(|(id, address)| founding::ask(&self.node, *id, address)),
+        )
+        .await;
+    }
+
+    /// Opens the gate for cached reads once everything that was committed before the start is applied again.
+    async fn watch_recovery(&self) {
+        loop {
+            if self.node.raft.wait_for_recovery(Some(Duration::from_secs(5))).await.is_ok() {
+                self.recovered.send_replace(true);
+                break;
+            }
+        }
+        std::future::pending::<()>().await;
+    }
+
+    async fn watch_leader(&self) {
+        let mut server = self.node.raft.server_metrics();
+        let mut leader = None;
+        loop {
+            let now = server.borrow_watched().current_leader;
+            if now != leader {
+                leader = now;
+                if let Some(leader) = leader {
+                    Counters::add(&self.node.counters.leader_changes);
+                    tracing::info!(leader, "the leader changed");
+                }
+            }
+            if openraft::async_runtime::watch::WatchReceiver::changed(&mut server).await.is_err() {
+                std::future::pending::<()>().await;
+            }
+        }
+    }
+}
+
+/// Measures the storage of a node; the numbers decide whether writes are taken.
+pub(crate) async fn measure(node: &Arc<Node>) {
+    let node = Arc::clone(node);
+    let measured = tokio::task::spawn_blocking(move || {
+        let root = node.directory.root();
+        node.counters.storage_bytes.store(size_of(root), Ordering::Relaxed);
+        match rustix::fs::statvfs(root) {
+            Ok(disk) => {
+                node.counters.disk_capacity.store(disk.f_blocks * disk.f_frsize, Ordering::Relaxed);
+                node.counters.disk_free.store(disk.f_bavail * disk.f_frsize, Ordering::Relaxed);
+            }
+            Err(error) => tracing::error!(%error, "the size of the disk is not known"),
+        }
+    });
+    if let Err(error) = measured.await {
+        tracing::error!(%error, "measuring the storage failed");
+    }
+}

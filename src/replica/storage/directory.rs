@@ -1,0 +1,300 @@
+//! The data directory: what lies where, who owns it, and how a pointer is moved.
+//!
+//! ```text
+//! LOCK              held while a node runs
+//! identity          which node and cluster this directory belongs to
+//! watermark         what was durable once (see `watermark`)
+//! log/              RocksDB of the Raft log
+//! state-<id>/       RocksDB of the applied state; CURRENT-STATE names the live one
+//! snapshot-<id>/    the last snapshot; CURRENT-SNAPSHOT names it
+//! receive-<id>/     a snapshot in arrival, deleted at the next start when it was not finished
+//! ```
+//!
+//! A pointer is a one-line file replaced by rename after everything that it names is durable. Folders that no pointer
+//! names are left-overs of a crash and are deleted when the directory is opened.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
+
+use uuid::Uuid;
+
+use crate::error::StartError;
+use crate::failpoint::crash_point;
+
+pub(crate) const STATE_POINTER: &str = "CURRENT-STATE";
+pub(crate) const SNAPSHOT_POINTER: &str = "CURRENT-SNAPSHOT";
+const IDENTITY: &str = "identity";
+const IDENTITY_FORMAT: &str = "1";
+
+/// Which node and cluster a directory belongs to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Identity {
+    pub(crate) node_id: u64,
+    /// Made once for each directory: tells a disk from another that claims the same node id.
+    pub(crate) incarnation: String,
+    /// Absent until this node has heard of a founded cluster.
+    pub(crate) cluster_id: Option<String>,
+}
+
+/// An open, locked data directory.
+#[derive(Debug)]
+pub(crate) struct Directory {
+    root: PathBuf,
+    _lock: File,
+}
+
+impl Directory {
+    /// Opens or creates a directory for `node_id`, and refuses one in use or of another node.
+    pub(crate) fn open(root: &Path, node_id: u64) -> Result<(Self, Identity), StartError> {
+        let unusable = |error: io::Error| {
+            StartError::DataDir(format!(
+                "{}: {error}; --data-dir must be a directory that this user may write",
+                root.display()
+            ))
+        };
+        fs::create_dir_all(root).map_err(unusable)?;
+        let lock = OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .open(root.join("LOCK"))
+            .map_err(unusable)?;
+        match lock.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => {
+                return Err(StartError::DataDir(format!(
+                    "{}: another process uses this data directory; stop it, or give this node its own --data-dir",
+                    root.display()
+                )));
+            }
+            Err(TryLockError::Error(error)) => return Err(unusable(error)),
+        }
+        let directory = Self { root: root.to_owned(), _lock: lock };
+        let identity = directory.read_or_make_identity(node_id)?;
+        Ok((directory, identity))
+    }
+
+    pub(crate) fn root(&self) -> &Path {
+        &self.root
+    }
+
+    pub(crate) fn log(&self) -> PathBuf {
+        self.root.join("log")
+    }
+
+    pub(crate) fn watermark(&self) -> PathBuf {
+        self.root.join("watermark")
+    }
+
+    /// A path for something new, not named by any pointer yet.
+    pub(crate) fn fresh(&self, prefix: &str) -> PathBuf {
+        self.root.join(format!("{prefix}-{}", Uuid::new_v4().simple()))
+    }
+
+    pub(crate) fn pointer(&self, name: &str) -> io::Result<Option<PathBuf>> {
+        match fs::read_to_string(self.root.join(name)) {
+            Ok(content) => {
+                let target = content.trim_end();
+                if target.is_empty() || target.contains('/') {
+                    return Err(io::Error::new(
+                        io::ErrorKind::InvalidData,
+                        format!("{}: the pointer is damaged", self.root.join(name).display()),
+                    ));
+                }
+                Ok(Some(self.root.join(target)))
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Points `name` at `target`, which must already be durable.
+    pub(crate) fn point(&self, name: &str, target: &Path) -> io::Result<()> {
+        let target = target
+            .file_name()
+            .and_then(|name| name.to_str())
+            .ok_or_else(|| io::Error::other("a pointer needs the name of a folder"))?;
+        write_durably(&self.root, name, &format!("{target}\n"))
+    }
+
+    /// Deletes folders that a crash left behind.
+    pub(crate) fn sweep(&self) -> io::Result<()> {
+        let live = [self.pointer(STATE_POINTER)?, self.pointer(SNAPSHOT_POINTER)?];
+        for entry in fs::read_dir(&self.root)? {
+            let path = entry?.path();
+            let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+            let ours =
+                ["state-", "snapshot-", "receive-"].iter().any(|start| name.starts_with(start));
+            if ours && path.is_dir() && !live.iter().flatten().any(|live| *live == path) {
+                fs::remove_dir_all(&path)?;
+            }
+        }
+        Ok(())
+    }
+
+    pub(crate) fn write_identity(&self, identity: &Identity) -> io::Result<()> {
+        let mut text = format!(
+            "format={IDENTITY_FORMAT}\nnode_id={}\nincarnation={}\n",
+            identity.node_id, identity.incarnation
+        );
+        if let Some(cluster_id) = &identity.cluster_id {
+            text.push_str(&format!("cluster_id={cluster_id}\n"));
+        }
+        let crc = crc32fast::hash(text.as_bytes());
+        text.push_str(&format!("crc32={crc:08x}\n"));
+        write_durably(&self.root, IDENTITY, &text)
+    }
+
+    fn read_or_make_identity(&self, node_id: u64) -> Result<Identity, StartError> {
+        let path = self.root.join(IDENTITY);
+        let refuse = |reason: String| StartError::DataDir(format!("{}: {reason}", path.display()));
+        let text = match fs::read_to_string(&path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                if self.log().exists()
+                    || self.pointer(STATE_POINTER).is_ok_and(|state| state.is_some())
+                {
+                    return Err(refuse(
+                        "the file is missing but the directory holds data; restore it, or replace this node".into(),
+                    ));
+                }
+                let identity = Identity {
+                    node_id,
+                    incarnation: Uuid::new_v4().simple().to_string(),
+                    cluster_id: None,
+                };
+                self.write_identity(&identity).map_err(|error| refuse(error.to_string()))?;
+                return Ok(identity);
+            }
+            Err(error) => return Err(refuse(error.to_string())),
+        };
+        let identity = parse_identity(&text).map_err(&refuse)?;
+        if identity.node_id != node_id {
+            return Err(refuse(format!(
+                "this data directory belongs to node {}, not to node {node_id}; check --node-id and --data-dir",
+                identity.node_id
+            )));
+        }
+        Ok(identity)
+    }
+}
+
+fn parse_identity(text: &str) -> Result<Identity, String> {
+    let damaged = || "the file is damaged; restore it, or replace this node".to_owned();
+    let fields: BTreeMap<&str, &str> =
+        text.lines().filter_map(|line| line.split_once('=')).collect();
+    if let Some(format) = fields.get("format").filter(|format| **format != IDENTITY_FORMAT) {
+        return Err(format!(
+            "format {format} is not known to this version (it reads format {IDENTITY_FORMAT}); use the version that wrote it or a newer one"
+        ));
+    }
+    let (body, _) = text.rsplit_once("crc32=").ok_or_else(damaged)?;
+    let crc = format!("{:08x}", crc32fast::hash(body.as_bytes()));
+    if fields.get("crc32") != Some(&crc.as_str()) {
+        return Err(damaged());
+    }
+    let field = |name: &str| fields.get(name).map(|value| (*value).to_owned());
+    Ok(Identity {
+        node_id: field("node_id").and_then(|id| id.parse().ok()).ok_or_else(damaged)?,
+        incarnation: field("incarnation").ok_or_else(damaged)?,
+        cluster_id: field("cluster_id"),
+    })
+}
+
+/// Replaces a small file: a reader sees the old content or the new, also after a power cut.
+fn write_durably(dir: &Path, name: &str, content: &str) -> io::Result<()> {
+    let temporary = dir.join(format!("{name}.new"));
+    let mut file = File::create(&temporary)?;
+    file.write_all(content.as_bytes())?;
+    file.sync_all()?;
+    crash_point("pointer.before-rename");
+    fs::rename(&temporary, dir.join(name))?;
+    sync_dir(dir)?;
+    crash_point("pointer.after-rename");
+    Ok(())
+}
+
+pub(crate) fn sync_dir(path: &Path) -> io::Result<()> {
+    File::open(path)?.sync_all()
+}
+
+/// Bytes below a folder. A file that vanishes meanwhile counts as nothing.
+pub(crate) fn size_of(path: &Path) -> u64 {
+    let Ok(entries) = fs::read_dir(path) else { return 0 };
+    entries
+        .flatten()
+        .map(|entry| match entry.metadata() {
+            Ok(metadata) if metadata.is_dir() => size_of(&entry.path()),
+            Ok(metadata) => metadata.len(),
+            Err(_) => 0,
+        })
+        .sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refusal(result: Result<(Directory, Identity), StartError>) -> String {
+        match result {
+            Err(StartError::DataDir(message)) => message,
+            other => panic!("expected a refusal, got {other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_directory_keeps_its_identity() {
+        let root = tempfile::tempdir().unwrap();
+        let (directory, mut identity) = Directory::open(root.path(), 7).unwrap();
+        identity.cluster_id = Some("c".into());
+        directory.write_identity(&identity).unwrap();
+        drop(directory);
+        assert_eq!(Directory::open(root.path(), 7).unwrap().1, identity);
+    }
+
+    #[test]
+    fn another_nodes_directory_is_refused() {
+        let root = tempfile::tempdir().unwrap();
+        drop(Directory::open(root.path(), 1).unwrap());
+        let message = refusal(Directory::open(root.path(), 2));
+        assert!(message.contains("belongs to node 1"), "{message}");
+    }
+
+    #[test]
+    fn a_directory_in_use_is_refused() {
+        let root = tempfile::tempdir().unwrap();
+        let _held = Directory::open(root.path(), 1).unwrap();
+        assert!(refusal(Directory::open(root.path(), 1)).contains("another process"));
+    }
+
+    #[test]
+    fn a_damaged_or_missing_identity_is_refused() {
+        let root = tempfile::tempdir().unwrap();
+        drop(Directory::open(root.path(), 1).unwrap());
+        let path = root.path().join(IDENTITY);
+        let whole = fs::read_to_string(&path).unwrap();
+        fs::write(&path, whole.replace("node_id=1", "node_id=3")).unwrap();
+        assert!(refusal(Directory::open(root.path(), 3)).contains("damaged"));
+        fs::write(&path, whole.replace("format=1", "format=9")).unwrap();
+        assert!(refusal(Directory::open(root.path(), 1)).contains("format 9"));
+        fs::remove_file(&path).unwrap();
+        fs::create_dir(root.path().join("log")).unwrap();
+        assert!(refusal(Directory::open(root.path(), 1)).contains("holds data"));
+    }
+
+    #[test]
+    fn left_overs_are_swept_and_live_folders_kept() {
+        let root = tempfile::tempdir().unwrap();
+        let (directory, _) = Directory::open(root.path(), 1).unwrap();
+        let live = directory.fresh("state");
+        let left = directory.fresh("receive");
+        for path in [&live, &left] {
+            fs::create_dir(path).unwrap();
+        }
+        directory.point(STATE_POINTER, &live).unwrap();
+        directory.sweep().unwrap();
+        assert!(live.exists() && !left.exists());
+    }
+}

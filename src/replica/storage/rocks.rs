@@ -1,0 +1,118 @@
+//! RocksDB as this product opens it: one database for the log, one for the state.
+//!
+//! The log syncs its write-ahead log with each batch and refuses to open when a record in the middle of it is damaged:
+//! the default recovery mode would silently drop everything after the damage. The state has no write-ahead log: it is
+//! replayed from the Raft log.
+
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use rocksdb::{
+    BlockBasedOptions, Cache, DB, DBCompressionType, DBRecoveryMode, Options, ReadOptions,
+    WriteBatch, WriteOptions,
+};
+
+use super::directory::Directory;
+use super::engine::{Engine, Op, Visit};
+
+fn base_options() -> Options {
+    let mut options = Options::default();
+    options.create_if_missing(true);
+    options.set_paranoid_checks(true);
+    options.set_keep_log_file_num(2);
+    options.set_max_log_file_size(4 << 20);
+    options.set_max_background_jobs(2);
+    options
+}
+
+pub(crate) fn log_options() -> Options {
+    let mut options = base_options();
+    options.set_wal_recovery_mode(DBRecoveryMode::TolerateCorruptedTailRecords);
+    options.set_write_buffer_size(32 << 20);
+    options.set_max_total_wal_size(128 << 20);
+    options.set_compression_type(DBCompressionType::None);
+    options
+}
+
+pub(crate) fn state_options(cache: &Cache) -> Options {
+    let mut options = base_options();
+    options.set_write_buffer_size(32 << 20);
+    options.set_compression_type(DBCompressionType::Lz4);
+    options.enable_statistics();
+    let mut blocks = BlockBasedOptions::default();
+    blocks.set_block_cache(cache);
+    blocks.set_bloom_filter(10.0, false);
+    blocks.set_cache_index_and_filter_blocks(true);
+    blocks.set_format_version(5);
+    options.set_block_based_table_factory(&blocks);
+    options
+}
+
+pub(crate) fn io_error(error: rocksdb::Error) -> io::Error {
+    let kind = match error.kind() {
+        rocksdb::ErrorKind::Corruption => io::ErrorKind::InvalidData,
+        _ => io::ErrorKind::Other,
+    };
+    io::Error::new(kind, error.into_string())
+}
+
+/// Opens a database; the error names the folder.
+pub(crate) fn open(options: &Options, path: &Path) -> io::Result<DB> {
+    DB::open(options, path).map_err(|error| {
+        let error = io_error(error);
+        io::Error::new(error.kind(), format!("{}: {error}", path.display()))
+    })
+}
+
+pub(crate) fn write_batch(ops: &[Op]) -> WriteBatch {
+    let mut batch = WriteBatch::default();
+    for op in ops {
+        match op {
+            Op::Put(key, value) => batch.put(key, value),
+            Op::Delete(key) => batch.delete(key),
+            Op::DeleteRange(from, to) => batch.delete_range(from, to),
+        }
+    }
+    batch
+}
+
+/// The log database.
+pub(crate) struct RocksEngine {
+    db: DB,
+    // The lock of the directory outlives the database in it. Dropped after `db`.
+    _directory: Option<Arc<Directory>>,
+}
+
+impl RocksEngine {
+    pub(crate) fn open(path: &Path, directory: Option<Arc<Directory>>) -> io::Result<Self> {
+        Ok(Self { db: open(&log_options(), path)?, _directory: directory })
+    }
+}
+
+impl Engine for RocksEngine {
+    fn write(&self, batch: &[Op], sync: bool) -> io::Result<()> {
+        let mut options = WriteOptions::default();
+        options.set_sync(sync);
+        self.db.write_opt(write_batch(batch), &options).map_err(io_error)
+    }
+
+    fn get(&self, key: &[u8]) -> io::Result<Option<Bytes>> {
+        Ok(self.db.get(key).map_err(io_error)?.map(Bytes::from))
+    }
+
+    fn scan(&self, from: &[u8], to: &[u8], visit: Visit<'_>) -> io::Result<()> {
+        let mut options = ReadOptions::default();
+        options.set_iterate_upper_bound(to);
+        let mut iterator = self.db.raw_iterator_opt(options);
+        iterator.seek(from);
+        while let Some((key, value)) = iterator.item() {
+            if visit(key, value)?.is_break() {
+                return Ok(());
+            }
+            iterator.next();
+        }
+        iterator.status().map_err(io_error)
+    }
+}

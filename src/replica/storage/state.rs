@@ -1,0 +1,404 @@
+//! The state machine: applies committed entries, builds and installs snapshots.
+//!
+//! One RocksDB batch holds the changes of a run of entries together with the position that they lead to, so a crash
+//! leaves the state at one position, never between two. The batch has no write-ahead log: what a crash takes is replayed
+//! from the Raft log, which is purged only behind a durable snapshot.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
+
+use bytes::Bytes;
+use futures::{Stream, StreamExt as _};
+use llm_config_domain::{
+    Applied, Change, Command, Node, Operation, Overlay, StoreError, apply, query,
+};
+use llm_config_proto::internal as pb;
+use openraft::RaftSnapshotBuilder;
+use openraft::storage::{ApplyResponder, EntryResponder, RaftStateMachine, Snapshot};
+use parking_lot::RwLock;
+use rocksdb::{Cache, WriteOptions};
+use tokio::sync::watch;
+
+use super::directory::{Directory, SNAPSHOT_POINTER, STATE_POINTER, sync_dir};
+use super::engine::Op;
+use super::rocks;
+use super::snapshot::{self, APPLIED_KEY, SnapshotDir};
+use super::view::{StateDb, View};
+use crate::codec::{log_id_to_proto, seal, stored_membership_to_proto};
+use crate::failpoint::crash_point;
+use crate::observer::Observer;
+use crate::types::{Entry, EntryPayload, LogId, SnapshotMeta, StoredMembership, Types};
+
+/// Entries that one batch takes at most.
+const BATCH_ENTRIES_MAX: usize = 1024;
+/// Bytes of commands after which a batch takes no further entry.
+const BATCH_BYTES_MAX: usize = 2 << 20;
+
+type SnapshotOf = Snapshot<
+    openraft::alias::CommittedLeaderIdOf<Types>,
+    u64,
+    openraft::impls::BasicNode,
+    SnapshotDir,
+>;
+
+/// How far the state has come; what waiting reads wait for.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Progress {
+    pub(crate) index: u64,
+    pub(crate) revision: u64,
+}
+
+/// What the rest of the replica knows of the cluster from the state: kept here so that no read is needed for it.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Registry {
+    pub(crate) cluster_id: Option<String>,
+    pub(crate) nodes: BTreeMap<u64, Node>,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct StateStats {
+    pub(crate) entries: AtomicU64,
+    pub(crate) micros: AtomicU64,
+    pub(crate) snapshots_built: AtomicU64,
+    pub(crate) snapshots_installed: AtomicU64,
+}
+
+pub(crate) struct Shared {
+    directory: Arc<Directory>,
+    cache: Cache,
+    current: RwLock<Arc<StateDb>>,
+    snapshot: RwLock<Option<SnapshotDir>>,
+    progress: watch::Sender<Progress>,
+    registry: RwLock<Registry>,
+    observer: Arc<dyn Observer>,
+    pub(crate) stats: StateStats,
+}
+
+impl Shared {
+    pub(crate) fn view(&self) -> View {
+        View::new(self.current())
+    }
+
+    pub(crate) fn current(&self) -> Arc<StateDb> {
+        Arc::clone(&self.current.read())
+    }
+
+    pub(crate) fn progress(&self) -> Progress {
+        *self.progress.borrow()
+    }
+
+    pub(crate) fn watch_progress(&self) -> watch::Receiver<Progress> {
+        self.progress.subscribe()
+    }
+
+    pub(crate) fn registry(&self) -> Registry {
+        self.registry.read().clone()
+    }
+
+    pub(crate) fn registered(&self, id: u64) -> Option<Node> {
+        self.registry.read().nodes.get(&id).cloned()
+    }
+
+    pub(crate) fn cluster_id(&self) -> Option<String> {
+        self.registry.read().cluster_id.clone()
+    }
+
+    pub(crate) fn cache(&self) -> &Cache {
+        &self.cache
+    }
+
+    fn reload_registry(&self, state: &StateDb) -> io::Result<()> {
+        let meta = query::meta(state).map_err(query_error)?;
+        let nodes = query::nodes(state).map_err(query_error)?;
+        *self.registry.write() = Registry {
+            cluster_id: meta.cluster_id,
+            nodes: nodes.into_iter().map(|node| (node.id, node)).collect(),
+        };
+        Ok(())
+    }
+
+    fn publish(&self, state: &StateDb, index: u64) -> io::Result<u64> {
+        let revision = query::revision(state).map_err(query_error)?;
+        self.progress.send_replace(Progress { index, revision });
+        Ok(revision)
+    }
+}
+
+/// The state machine as openraft drives it.
+pub(crate) struct StateMachine {
+    shared: Arc<Shared>,
+    applied: SnapshotMeta,
+}
+
+impl StateMachine {
+    pub(crate) fn open(
+        directory: Arc<Directory>,
+        cache: Cache,
+        observer: Arc<dyn Observer>,
+    ) -> io::Result<Self> {
+        directory.sweep()?;
+        let path = match directory.pointer(STATE_POINTER)? {
+            Some(path) if path.is_dir() => path,
+            Some(path) => {
+                return Err(io::Error::new(
+                    io::ErrorKind::InvalidData,
+                    format!(
+                        "{}: the folder of the applied state is missing; replace this node",
+                        path.display()
+                    ),
+                ));
+            }
+            None => {
+                let path = directory.fresh("state");
+                std::fs::create_dir(&path)?;
+                sync_dir(directory.root())?;
+                directory.point(STATE_POINTER, &path)?;
+                path
+            }
+        };
+        let state = StateDb::open(rocks::state_options(&cache), &path, &directory)?;
+        let applied = snapshot::read_applied(|key| {
+            Ok(state.db().get(key).map_err(rocks::io_error)?.map(Bytes::from))
+        })?;
+        let snapshot = directory.pointer(SNAPSHOT_POINTER)?.map(SnapshotDir::kept);
+        let shared = Shared {
+            directory,
+            cache,
+            current: RwLock::new(Arc::clone(&state)),
+            snapshot: RwLock::new(snapshot),
+            progress: watch::Sender::new(Progress::default()),
+            registry: RwLock::new(Registry::default()),
+            observer,
+            stats: StateStats::default(),
+        };
+        shared.reload_registry(&state)?;
+        shared.publish(&state, applied.last_log_id.map_or(0, |id| id.index))?;
+        Ok(Self { shared: Arc::new(shared), applied })
+    }
+
+    pub(crate) fn shared(&self) -> Arc<Shared> {
+        Arc::clone(&self.shared)
+    }
+
+    fn apply_batch(
+        &mut self,
+        batch: Vec<(Entry, Option<ApplyResponder<Types>>)>,
+    ) -> io::Result<()> {
+        let started = Instant::now();
+        let state = self.shared.current();
+        let mut overlay = Overlay::new(state.as_ref());
+        let mut answers = Vec::with_capacity(batch.len());
+        let mut changed: Vec<(u64, Vec<Change>)> = Vec::new();
+        let mut registry_changed = false;
+        let count = batch.len() as u64;
+        for (entry, responder) in batch {
+            self.applied.last_log_id = Some(entry.log_id);
+            let answer = match entry.payload {
+                EntryPayload::Blank => None,
+                EntryPayload::Membership(membership) => {
+                    self.applied.last_membership =
+                        StoredMembership::new(Some(entry.log_id), membership);
+                    None
+                }
+                EntryPayload::Normal(proposal) => {
+                    let command = decode(&entry.log_id, proposal.command)?;
+                    registry_changed |= matches!(
+                        command.operation,
+                        Operation::Found(_) | Operation::RegisterNode(_)
+                    );
+                    let (applied, changes) =
+                        apply(&mut overlay, proposal.time_ms, &command).map_err(store_error)?;
+                    if !changes.is_empty() {
+                        changed.push((applied.revision, changes));
+                    }
+                    Some(applied)
+                }
+            };
+            answers.push((responder, answer));
+        }
+        let mut ops: Vec<Op> = overlay
+            .into_writes()
+            .into_iter()
+            .map(|(key, value)| match value {
+                Some(value) => Op::Put(Bytes::from(key), value),
+                None => Op::Delete(Bytes::from(key)),
+            })
+            .collect();
+        ops.push(Op::Put(Bytes::from_static(APPLIED_KEY), applied_record(&self.applied)));
+        let mut options = WriteOptions::default();
+        options.disable_wal(true);
+        crash_point("state.before-write");
+        state.db().write_opt(rocks::write_batch(&ops), &options).map_err(rocks::io_error)?;
+        crash_point("state.after-write");
+        if registry_changed {
+            self.shared.reload_registry(&state)?;
+        }
+        for (revision, changes) in &changed {
+            self.shared.observer.applied(*revision, changes);
+        }
+        self.shared.publish(&state, self.applied.last_log_id.map_or(0, |id| id.index))?;
+        let micros = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX);
+        self.shared.stats.entries.fetch_add(count, Ordering::Relaxed);
+        self.shared.stats.micros.fetch_add(micros, Ordering::Relaxed);
+        crash_point("state.before-answer");
+        answer_all(answers);
+        Ok(())
+    }
+
+    fn install(&mut self, meta: &SnapshotMeta, folder: &SnapshotDir) -> io::Result<()> {
+        let shared = Arc::clone(&self.shared);
+        let directory = &shared.directory;
+        let previous = shared.snapshot.read().clone();
+        let in_place = previous.as_ref().is_some_and(|current| current.path() == folder.path());
+        let folder = if in_place {
+            folder.clone()
+        } else {
+            let path = directory.fresh("snapshot");
+            std::fs::rename(folder.path(), &path)?;
+            folder.keep();
+            sync_dir(directory.root())?;
+            crash_point("install.before-snapshot-pointer");
+            // The snapshot first: a crash before the state's pointer moves is repaired by installing it again.
+            directory.point(SNAPSHOT_POINTER, &path)?;
+            crash_point("install.after-snapshot-pointer");
+            SnapshotDir::kept(path)
+        };
+        let path = directory.fresh("state");
+        snapshot::unpack(&folder, &path)?;
+        let state = StateDb::open(rocks::state_options(&shared.cache), &path, directory)?;
+        let applied = snapshot::read_applied(|key| {
+            Ok(state.db().get(key).map_err(rocks::io_error)?.map(Bytes::from))
+        })?;
+        if applied.last_log_id != meta.last_log_id {
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidData,
+                format!(
+                    "the snapshot claims position {:?} but holds {:?}",
+                    meta.last_log_id, applied.last_log_id
+                ),
+            ));
+        }
+        sync_dir(directory.root())?;
+        crash_point("install.before-state-pointer");
+        directory.point(STATE_POINTER, &path)?;
+        crash_point("install.after-state-pointer");
+        let old = std::mem::replace(&mut *shared.current.write(), Arc::clone(&state));
+        old.retire();
+        *shared.snapshot.write() = Some(folder);
+        if !in_place && let Some(previous) = previous {
+            previous.retire();
+        }
+        self.applied = applied;
+        shared.reload_registry(&state)?;
+        let revision = query::revision(state.as_ref()).map_err(query_error)?;
+        shared.observer.reset(revision);
+        shared.publish(&state, self.applied.last_log_id.map_or(0, |id| id.index))?;
+        shared.stats.snapshots_installed.fetch_add(1, Ordering::Relaxed);
+        Ok(())
+    }
+}
+
+fn answer_all(answers: Vec<(Option<ApplyResponder<Types>>, Option<Applied>)>) {
+    for (responder, answer) in answers {
+        if let Some(responder) = responder {
+            responder.send(answer);
+        }
+    }
+}
+
+fn decode(log_id: &LogId, command: Bytes) -> io::Result<Command> {
+    Command::decode(command).map_err(|error| {
+        io::Error::new(
+            io::ErrorKind::InvalidData,
+            format!("log entry {log_id} holds no command: {error}"),
+        )
+    })
+}
+
+fn applied_record(applied: &SnapshotMeta) -> Bytes {
+    seal(&pb::AppliedState {
+        last_applied: applied.last_log_id.as_ref().map(log_id_to_proto),
+        membership: Some(stored_membership_to_proto(&applied.last_membership)),
+    })
+}
+
+fn store_error(error: StoreError) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, error.to_string())
+}
+
+fn query_error(error: query::QueryError) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, error.to_string())
+}
+
+impl RaftStateMachine<Types> for StateMachine {
+    type SnapshotData = SnapshotDir;
+    type SnapshotBuilder = SnapshotBuilder;
+
+    async fn applied_state(&mut self) -> io::Result<(Option<LogId>, StoredMembership)> {
+        Ok((self.applied.last_log_id, self.applied.last_membership.clone()))
+    }
+
+    async fn apply<S>(&mut self, mut entries: S) -> io::Result<()>
+    where
+        S: Stream<Item = Result<EntryResponder<Types>, io::Error>> + Unpin + Send,
+    {
+        let mut batch = Vec::new();
+        let mut bytes = 0;
+        while let Some(next) = entries.next().await {
+            let (entry, responder) = next?;
+            if let EntryPayload::Normal(proposal) = &entry.payload {
+                bytes += proposal.command.len();
+            }
+            batch.push((entry, responder));
+            if batch.len() >= BATCH_ENTRIES_MAX || bytes >= BATCH_BYTES_MAX {
+                self.apply_batch(std::mem::take(&mut batch))?;
+                bytes = 0;
+            }
+        }
+        if batch.is_empty() { Ok(()) } else { self.apply_batch(batch) }
+    }
+
+    async fn get_snapshot_builder(&mut self) -> SnapshotBuilder {
+        SnapshotBuilder { shared: Arc::clone(&self.shared) }
+    }
+
+    async fn install_snapshot(
+        &mut self,
+        meta: &SnapshotMeta,
+        snapshot: SnapshotDir,
+    ) -> io::Result<()> {
+        self.install(meta, &snapshot)
+    }
+
+    async fn get_current_snapshot(&mut self) -> io::Result<Option<SnapshotOf>> {
+        let Some(folder) = self.shared.snapshot.read().clone() else { return Ok(None) };
+        let meta = snapshot::read_meta(&self.shared.current(), folder.path())?;
+        Ok(Some(Snapshot { meta, snapshot: folder }))
+    }
+}
+
+/// Builds a snapshot beside the running state machine.
+pub(crate) struct SnapshotBuilder {
+    shared: Arc<Shared>,
+}
+
+impl RaftSnapshotBuilder<Types> for SnapshotBuilder {
+    type SnapshotData = SnapshotDir;
+
+    async fn build_snapshot(&mut self) -> io::Result<SnapshotOf> {
+        let shared = Arc::clone(&self.shared);
+        let built = tokio::task::spawn_blocking(move || {
+            let built = snapshot::build(&shared.directory, &shared.current())?;
+            let previous = shared.snapshot.write().replace(built.snapshot.clone());
+            if let Some(previous) = previous {
+                previous.retire();
+            }
+            shared.stats.snapshots_built.fetch_add(1, Ordering::Relaxed);
+            Ok::<_, io::Error>(built)
+        });
+        built.await.map_err(io::Error::other)?
+    }
+}

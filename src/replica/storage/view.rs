@@ -1,0 +1,185 @@
+//! A consistent view of the applied state: nothing that is applied later shows in it.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use bytes::Bytes;
+use llm_config_domain::{Order, QueryError, Reader, StoreError, Visit, query};
+use rocksdb::{DB, Options, ReadOptions, SnapshotWithThreadMode};
+use self_cell::self_cell;
+
+use super::directory::Directory;
+use super::rocks;
+
+/// One state database. When a snapshot has replaced it, its folder goes when the last view of it goes.
+pub(crate) struct StateDb {
+    // An option so that `drop` can close the database before it deletes the folder.
+    db: Option<DB>,
+    options: Options,
+    path: PathBuf,
+    obsolete: AtomicBool,
+    // The lock of the directory outlives the database in it.
+    _directory: Arc<Directory>,
+}
+
+impl StateDb {
+    pub(crate) fn open(
+        options: Options,
+        path: &Path,
+        directory: &Arc<Directory>,
+    ) -> std::io::Result<Arc<Self>> {
+        let db = rocks::open(&options, path)?;
+        Ok(Arc::new(Self {
+            db: Some(db),
+            options,
+            path: path.to_owned(),
+            obsolete: AtomicBool::new(false),
+            _directory: Arc::clone(directory),
+        }))
+    }
+
+    #[allow(clippy::expect_used, reason = "the option is emptied in drop only")]
+    pub(crate) fn db(&self) -> &DB {
+        self.db.as_ref().expect("open until dropped")
+    }
+
+    pub(crate) fn options(&self) -> &Options {
+        &self.options
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    pub(crate) fn retire(&self) {
+        self.obsolete.store(true, Ordering::Release);
+    }
+}
+
+impl Drop for StateDb {
+    fn drop(&mut self) {
+        self.db = None;
+        if self.obsolete.load(Ordering::Acquire)
+            && let Err(error) = std::fs::remove_dir_all(&self.path)
+        {
+            tracing::warn!(path = %self.path.display(), %error, "a replaced state could not be deleted");
+        }
+    }
+}
+
+type DbSnapshot<'a> = SnapshotWithThreadMode<'a, DB>;
+
+/// A snapshot together with the database that it borrows from.
+mod pinned {
+    #![allow(clippy::mem_forget, reason = "inside the expansion of self_cell")]
+
+    use super::{Arc, DbSnapshot, StateDb, self_cell};
+
+    self_cell!(
+        pub(super) struct Pinned {
+            owner: Arc<StateDb>,
+            #[covariant]
+            dependent: DbSnapshot,
+        }
+    );
+}
+use pinned::Pinned;
+
+/// A consistent read view. Cheap to clone; holds old versions in storage alive, so it is for one request, not to keep.
+#[derive(Clone)]
+pub struct View {
+    pinned: Arc<Pinned>,
+}
+
+impl std::fmt::Debug for View {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("View").field("state", &self.pinned.borrow_owner().path()).finish()
+    }
+}
+
+impl View {
+    pub(crate) fn new(state: Arc<StateDb>) -> Self {
+        Self { pinned: Arc::new(Pinned::new(state, |state| state.db().snapshot())) }
+    }
+
+    /// The store revision that the view shows.
+    ///
+    /// # Errors
+    /// When the storage cannot be read.
+    pub fn revision(&self) -> Result<u64, QueryError> {
+        query::revision(self)
+    }
+
+    fn snapshot(&self) -> &DbSnapshot<'_> {
+        self.pinned.borrow_dependent()
+    }
+}
+
+impl Reader for View {
+    fn get(&self, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
+        self.snapshot().get(key).map(|value| value.map(Bytes::from)).map_err(store_error)
+    }
+
+    fn scan(
+        &self,
+        from: &[u8],
+        to: &[u8],
+        order: Order,
+        visit: Visit<'_>,
+    ) -> Result<(), StoreError> {
+        scan_raw(self.snapshot().raw_iterator_opt(bounds(from, to)), order, visit)
+    }
+}
+
+impl Reader for StateDb {
+    fn get(&self, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
+        self.db().get(key).map(|value| value.map(Bytes::from)).map_err(store_error)
+    }
+
+    fn scan(
+        &self,
+        from: &[u8],
+        to: &[u8],
+        order: Order,
+        visit: Visit<'_>,
+    ) -> Result<(), StoreError> {
+        scan_raw(self.db().raw_iterator_opt(bounds(from, to)), order, visit)
+    }
+}
+
+fn bounds(from: &[u8], to: &[u8]) -> ReadOptions {
+    let mut options = ReadOptions::default();
+    options.set_iterate_lower_bound(from);
+    options.set_iterate_upper_bound(to);
+    options
+}
+
+fn scan_raw(
+    mut iterator: rocksdb::DBRawIteratorWithThreadMode<'_, DB>,
+    order: Order,
+    visit: Visit<'_>,
+) -> Result<(), StoreError> {
+    match order {
+        Order::Ascending => iterator.seek_to_first(),
+        Order::Descending => iterator.seek_to_last(),
+    }
+    while let Some((key, value)) = iterator.item() {
+        if visit(key, value)?.is_break() {
+            return Ok(());
+        }
+        match order {
+            Order::Ascending => iterator.next(),
+            Order::Descending => iterator.prev(),
+        }
+    }
+    // An iterator also ends at a read error: without this a damaged table would look like a short one.
+    iterator.status().map_err(store_error)
+}
+
+fn store_error(error: rocksdb::Error) -> StoreError {
+    match error.kind() {
+        rocksdb::ErrorKind::Corruption => StoreError::Corrupt(error.into_string()),
+        _ => StoreError::Read(error.into_string()),
+    }
+}
