@@ -1,0 +1,384 @@
+//! The command line: flags, their environment variables and defaults. Parsing only; nothing is asked here.
+
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use llm_config_client::v1;
+
+/// Command line client of the LLM Config Manager.
+///
+/// Data is printed on stdout, words on stderr. Exit code 0: done; 1: not there, refused or not answered; 2: wrong usage.
+#[derive(Debug, Parser)]
+#[command(name = "llm-config", version)]
+pub struct Cli {
+    #[command(flatten)]
+    pub(crate) global: Global,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Global {
+    /// Client gRPC or HTTP addresses of any nodes, separated by commas.
+    #[arg(
+        long,
+        global = true,
+        env = "LLM_CONFIG_ENDPOINTS",
+        value_name = "URL[,URL…]",
+        value_delimiter = ',',
+        default_value = "http://127.0.0.1:50051"
+    )]
+    pub(crate) endpoints: Vec<String>,
+    /// Environment: base, development (dev), staging (stage), production (prod) or edge. Default base; `watch` without
+    /// it watches all.
+    #[arg(long, global = true, value_name = "ENV")]
+    pub(crate) env: Option<String>,
+    /// How data is printed.
+    #[arg(long, global = true, value_enum, default_value_t = Format::Table)]
+    pub(crate) output: Format,
+    /// Time for each request with all its retries, in seconds [default: 10; import: 60].
+    #[arg(long, global = true, value_name = "SECONDS", value_parser = seconds)]
+    pub(crate) timeout: Option<Duration>,
+}
+
+impl Global {
+    /// The environment in the words of the API, base when none was given.
+    pub(crate) fn environment(&self) -> String {
+        self.env.clone().unwrap_or_else(|| "base".to_owned())
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Format {
+    Table,
+    Json,
+    Yaml,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Print an entry: its value, or with --output json|yaml the whole entry.
+    Get(Get),
+    /// Write an entry.
+    Set(Set),
+    /// Delete an entry; its history stays.
+    Delete(Delete),
+    /// List a namespace's entries in one environment, sorted by key.
+    List(List),
+    /// List the namespaces.
+    Namespaces(Namespaces),
+    /// Show an entry's versions, newest first, deletes included.
+    History(History),
+    /// Make a new version with an old version's value.
+    Rollback(Rollback),
+    /// Show the difference between two versions, or two environments, as a JSON Patch (RFC 6902).
+    Diff(Diff),
+    /// Show a whole namespace as an application in the environment sees it.
+    Resolve(Resolve),
+    /// Print changes as they happen, until interrupted; survives the loss of the node it is connected to.
+    Watch(Watch),
+    /// Write every entry of a JSON or YAML object key -> value; entries that are already equal are left alone.
+    ///
+    /// Running it again after an interruption goes on where it stopped.
+    Import(Import),
+    /// Print a namespace's entries as a JSON object key -> value, sorted by key; `import` reads it.
+    ///
+    /// The first page is read linearizably, so everything acknowledged before is in it; no page is older than the one
+    /// before. Changes made during the export may be in it or not.
+    Export(Export),
+    /// Show the members of the cluster, as each endpoint sees itself.
+    Status,
+    /// Print a completion script for a shell.
+    Completions {
+        /// The shell.
+        shell: clap_complete::Shell,
+    },
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Consistency {
+    /// What the answering node has applied.
+    Cached,
+    /// Confirmed with the leader.
+    Linearizable,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Read {
+    /// How fresh the answer must be.
+    #[arg(long, value_enum, default_value_t = Consistency::Cached)]
+    pub(crate) consistency: Consistency,
+}
+
+impl Read {
+    pub(crate) fn options(&self) -> v1::ReadOptions {
+        let consistency = match self.consistency {
+            Consistency::Cached => v1::Consistency::Cached,
+            Consistency::Linearizable => v1::Consistency::Linearizable,
+        };
+        v1::ReadOptions { consistency: consistency.into(), ..Default::default() }
+    }
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Target {
+    /// The namespace, like `chat/prod`.
+    #[arg(value_name = "NS")]
+    pub(crate) namespace: String,
+    /// The key in it.
+    #[arg(value_name = "KEY")]
+    pub(crate) key: String,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Write {
+    /// Why this change; kept with the version.
+    #[arg(long, default_value = "", hide_default_value = true)]
+    pub(crate) comment: String,
+    /// Refuse unless the entry is at this version; 0: unless it does not exist.
+    #[arg(long, value_name = "N")]
+    pub(crate) expected_version: Option<u64>,
+    /// Sent again with the same key within ten minutes, the same write happens only once.
+    #[arg(long, value_name = "KEY", default_value = "", hide_default_value = true)]
+    pub(crate) idempotency_key: String,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Get {
+    #[command(flatten)]
+    pub(crate) target: Target,
+    /// An old version instead of the current one.
+    #[arg(long, value_name = "N", conflicts_with = "resolve")]
+    pub(crate) version: Option<u64>,
+    /// Fall back to the environments that --env falls back to.
+    #[arg(long)]
+    pub(crate) resolve: bool,
+    #[command(flatten)]
+    pub(crate) read: Read,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Set {
+    #[command(flatten)]
+    pub(crate) target: Target,
+    /// The value as JSON; `-` reads it from stdin.
+    #[arg(value_name = "VALUE", allow_negative_numbers = true)]
+    pub(crate) value: String,
+    /// Take VALUE as a string instead of JSON.
+    #[arg(long)]
+    pub(crate) string: bool,
+    /// What the entry is for.
+    #[arg(long, default_value = "", hide_default_value = true)]
+    pub(crate) description: String,
+    /// A tag; may be repeated.
+    #[arg(long = "tag", value_name = "TAG")]
+    pub(crate) tags: Vec<String>,
+    #[command(flatten)]
+    pub(crate) write: Write,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Delete {
+    #[command(flatten)]
+    pub(crate) target: Target,
+    #[command(flatten)]
+    pub(crate) write: Write,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct List {
+    /// The namespace.
+    #[arg(value_name = "NS")]
+    pub(crate) namespace: String,
+    /// Only keys that begin with this.
+    #[arg(long, default_value = "", hide_default_value = true)]
+    pub(crate) prefix: String,
+    #[command(flatten)]
+    pub(crate) read: Read,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Namespaces {
+    /// Only namespaces that begin with this.
+    #[arg(long, default_value = "", hide_default_value = true)]
+    pub(crate) prefix: String,
+    #[command(flatten)]
+    pub(crate) read: Read,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct History {
+    #[command(flatten)]
+    pub(crate) target: Target,
+    #[command(flatten)]
+    pub(crate) read: Read,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Rollback {
+    #[command(flatten)]
+    pub(crate) target: Target,
+    /// The version whose value comes back.
+    #[arg(value_name = "VERSION")]
+    pub(crate) version: u64,
+    #[command(flatten)]
+    pub(crate) write: Write,
+}
+
+#[derive(Debug, Args)]
+#[command(group = clap::ArgGroup::new("what").required(true).multiple(true))]
+pub(crate) struct Diff {
+    #[command(flatten)]
+    pub(crate) target: Target,
+    /// From this version.
+    #[arg(long, value_name = "N", requires = "to", group = "what", conflicts_with_all = ["env_from", "env_to"])]
+    pub(crate) from: Option<u64>,
+    /// To this version.
+    #[arg(long, value_name = "N", requires = "from", group = "what")]
+    pub(crate) to: Option<u64>,
+    /// From the current value in this environment.
+    #[arg(long, value_name = "ENV", requires = "env_to", group = "what")]
+    pub(crate) env_from: Option<String>,
+    /// To the current value in this environment.
+    #[arg(long, value_name = "ENV", requires = "env_from", group = "what")]
+    pub(crate) env_to: Option<String>,
+    #[command(flatten)]
+    pub(crate) read: Read,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Resolve {
+    /// The namespace.
+    #[arg(value_name = "NS")]
+    pub(crate) namespace: String,
+    #[command(flatten)]
+    pub(crate) read: Read,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Watch {
+    /// The namespace.
+    #[arg(value_name = "NS")]
+    pub(crate) namespace: String,
+    /// Only keys that begin with this.
+    #[arg(long, default_value = "", hide_default_value = true)]
+    pub(crate) prefix: String,
+    /// Begin with this revision instead of the next change.
+    #[arg(long, value_name = "R", default_value_t = 0, hide_default_value = true)]
+    pub(crate) from_revision: u64,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Import {
+    /// JSON or YAML file; `-` reads stdin.
+    #[arg(value_name = "FILE")]
+    pub(crate) file: String,
+    /// The namespace.
+    #[arg(long, value_name = "NS")]
+    pub(crate) namespace: String,
+    /// The file's format [default: by its name, else by its first character].
+    #[arg(long, value_enum)]
+    pub(crate) format: Option<FileFormat>,
+    /// Why this change; kept with each version.
+    #[arg(long, default_value = "", hide_default_value = true)]
+    pub(crate) comment: String,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum FileFormat {
+    Json,
+    Yaml,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Export {
+    /// The namespace.
+    #[arg(long, value_name = "NS")]
+    pub(crate) namespace: String,
+}
+
+/// A day: nothing waits longer.
+const TIMEOUT_SECONDS_MAX: f64 = 86_400.0;
+
+fn seconds(text: &str) -> Result<Duration, String> {
+    let number: f64 =
+        text.parse().map_err(|_| "must be a number of seconds, like 5 or 0.5".to_owned())?;
+    if !(number > 0.0 && number <= TIMEOUT_SECONDS_MAX) {
+        return Err(format!("must be above 0 and at most {TIMEOUT_SECONDS_MAX} seconds"));
+    }
+    Ok(Duration::from_secs_f64(number))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory as _;
+
+    fn parse(line: &str) -> Result<Cli, clap::Error> {
+        Cli::try_parse_from(std::iter::once("llm-config").chain(line.split_whitespace()))
+    }
+
+    #[test]
+    fn the_definition_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn the_documented_forms_parse() {
+        for line in [
+            "get ns key",
+            "get ns key --version 3 --output json",
+            "get ns key --resolve --env prod --consistency linearizable",
+            "set ns key 0.2",
+            "set ns key -5",
+            "set ns key -",
+            "set ns key --string hello",
+            "delete ns key --expected-version 4",
+            "list ns --prefix a/",
+            "namespaces",
+            "history ns key",
+            "rollback ns key 3 --comment back",
+            "diff ns key --from 1 --to 2",
+            "diff ns key --env-from staging --env-to production",
+            "resolve ns --env edge",
+            "watch ns --prefix a --from-revision 9",
+            "import models.json --namespace ns --env prod",
+            "import - --namespace ns --format yaml",
+            "export --namespace ns --env prod",
+            "status --endpoints a:1,b:2 --timeout 0.5",
+            "completions bash",
+        ] {
+            if let Err(error) = parse(line) {
+                panic!("{line}: {error}");
+            }
+        }
+    }
+
+    #[test]
+    fn wrong_forms_are_refused() {
+        for line in [
+            "",
+            "get ns",
+            "get ns key --version x",
+            "get ns key --version 1 --resolve",
+            "set ns key",
+            "diff ns key",
+            "diff ns key --from 1",
+            "diff ns key --from 1 --to 2 --env-from a --env-to b",
+            "import f.json",
+            "status --timeout 0",
+            "status --timeout nan",
+            "status --output xml",
+        ] {
+            let error = parse(line).expect_err(line);
+            assert_eq!(error.exit_code(), 2, "{line}");
+        }
+    }
+
+    #[test]
+    fn endpoints_are_split_and_have_a_default() {
+        let cli = parse("status --endpoints a:1,b:2").unwrap();
+        assert_eq!(cli.global.endpoints, ["a:1", "b:2"]);
+        assert_eq!(cli.global.environment(), "base");
+    }
+}

@@ -1,0 +1,87 @@
+//! The command line client, thin over the SDK: `args` says what can be asked, `commands` asks it, `output` prints it.
+//!
+//! Data goes to stdout, words to stderr. Exit codes: 0 done, 1 not there or refused or not answered, 2 wrong usage.
+
+mod args;
+mod commands;
+mod export;
+mod import;
+mod json;
+mod output;
+mod pages;
+mod status;
+mod view;
+mod watch;
+
+use std::fmt;
+use std::io;
+
+pub use args::Cli;
+
+/// Wrong use of the program: exit code 2.
+#[derive(Debug)]
+pub(crate) struct Usage(pub(crate) String);
+
+impl fmt::Display for Usage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Usage {}
+
+/// Runs one command and says its exit code.
+pub async fn run(cli: Cli) -> u8 {
+    match commands::run(cli).await {
+        Ok(()) => 0,
+        Err(error) => report(&error),
+    }
+}
+
+fn report(error: &anyhow::Error) -> u8 {
+    // The reader of stdout has what it wanted (`| head`): not a fault.
+    let broken_pipe = error.chain().any(|cause| {
+        cause.downcast_ref::<io::Error>().is_some_and(|io| io.kind() == io::ErrorKind::BrokenPipe)
+    });
+    if broken_pipe {
+        return 0;
+    }
+    eprintln!("error: {error:#}");
+    exit_code(error)
+}
+
+fn exit_code(error: &anyhow::Error) -> u8 {
+    let usage = error.chain().any(|cause| {
+        cause.is::<Usage>()
+            || matches!(
+                cause.downcast_ref(),
+                Some(llm_config_client::Error::InvalidEndpoint { .. })
+            )
+    });
+    if usage { 2 } else { 1 }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use anyhow::Context as _;
+    use llm_config_client::Error;
+
+    #[test]
+    fn exit_codes_tell_usage_from_refusal() {
+        let usage = anyhow::Error::new(Usage("no".into())).context("outer");
+        assert_eq!(exit_code(&usage), 2);
+        let endpoint: anyhow::Result<()> =
+            Err(Error::InvalidEndpoint { endpoint: "x".into(), reason: "y".into() })
+                .context("outer");
+        assert_eq!(exit_code(&endpoint.unwrap_err()), 2);
+        let refused = anyhow::Error::new(Error::NotSent { reason: "no leader".into() });
+        assert_eq!(exit_code(&refused), 1);
+    }
+
+    #[test]
+    fn a_broken_pipe_is_quiet() {
+        let pipe = anyhow::Error::new(io::Error::from(io::ErrorKind::BrokenPipe)).context("stdout");
+        assert_eq!(report(&pipe), 0);
+    }
+}

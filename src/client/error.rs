@@ -1,0 +1,93 @@
+//! How a call can fail, cut by what the caller may conclude: refused, not sent, or unknown.
+
+use std::collections::HashMap;
+
+/// Why a call failed.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum Error {
+    /// The cluster refused the request: it did not happen and will not.
+    #[error(transparent)]
+    Rejected(#[from] Rejection),
+    /// No node took the request before the deadline: a write did not happen and will not, a read got no answer.
+    #[error("no node took the request, nothing was changed: {reason}")]
+    NotSent {
+        /// How the last attempt failed.
+        reason: String,
+    },
+    /// A write was sent and its answer was lost: it happened, or it will, or it never does. Sending it again with the
+    /// same idempotency key within ten minutes finds out without doing it twice.
+    #[error(
+        "the outcome is unknown, it may have happened: {reason} (idempotency key {idempotency_key})"
+    )]
+    OutcomeUnknown {
+        /// The key that every attempt carried.
+        idempotency_key: String,
+        /// How the last attempt failed.
+        reason: String,
+    },
+    /// A node's successful answer lacks what the API promises.
+    #[error("the node's answer has no {missing}; is it of another version?")]
+    Malformed {
+        /// The field that is missing.
+        missing: &'static str,
+    },
+    /// An endpoint that cannot be used; nothing was tried.
+    #[error("endpoint {endpoint:?}: {reason}")]
+    InvalidEndpoint {
+        /// The endpoint as given.
+        endpoint: String,
+        /// What is wrong with it, and the fix.
+        reason: String,
+    },
+}
+
+impl Error {
+    /// The refusal, when the cluster refused.
+    #[must_use]
+    pub fn rejection(&self) -> Option<&Rejection> {
+        match self {
+            Self::Rejected(rejection) => Some(rejection),
+            Self::NotSent { .. }
+            | Self::OutcomeUnknown { .. }
+            | Self::Malformed { .. }
+            | Self::InvalidEndpoint { .. } => None,
+        }
+    }
+
+    /// True when what was asked for does not exist.
+    #[must_use]
+    pub fn is_not_found(&self) -> bool {
+        self.rejection().is_some_and(|r| r.code == "NOT_FOUND")
+    }
+}
+
+/// A refusal by the cluster.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{code}: {message}")]
+#[non_exhaustive]
+pub struct Rejection {
+    /// The stable code, the same as in the HTTP API: `NOT_FOUND`, `VERSION_CONFLICT`, …
+    pub code: String,
+    /// What was wrong, for people.
+    pub message: String,
+    /// The extensions of the code, as the node sent them.
+    pub details: HashMap<String, String>,
+}
+
+impl Rejection {
+    /// The entry's version at the time of a `VERSION_CONFLICT`.
+    #[must_use]
+    pub fn current_version(&self) -> Option<u64> {
+        self.number("current_version")
+    }
+
+    /// The oldest revision that is still there, of a `REVISION_COMPACTED`.
+    #[must_use]
+    pub fn oldest_revision(&self) -> Option<u64> {
+        self.number("oldest_revision")
+    }
+
+    fn number(&self, name: &str) -> Option<u64> {
+        self.details.get(name)?.parse().ok()
+    }
+}

@@ -1,0 +1,60 @@
+//! Client of the LLM Config Manager: finds the leader, retries safely, reads without going back in time, watches
+//! without gap or duplicate.
+//!
+//! ```no_run
+//! use llm_config_client::{Client, v1};
+//!
+//! # async fn example() -> Result<(), llm_config_client::Error> {
+//! let client = Client::connect(["127.0.0.1:50051", "127.0.0.1:50052", "127.0.0.1:50053"])?;
+//! client
+//!     .set(v1::SetRequest {
+//!         namespace: "chat/prod".into(),
+//!         key: "temperature".into(),
+//!         value: "0.2".into(),
+//!         ..Default::default()
+//!     })
+//!     .await?;
+//! let entry = client.get(v1::GetRequest {
+//!     namespace: "chat/prod".into(),
+//!     key: "temperature".into(),
+//!     ..Default::default()
+//! }).await?;
+//! println!("version {}: {}", entry.version, String::from_utf8_lossy(&entry.value));
+//!
+//! let mut watch = client.watch(v1::WatchRequest { namespace: "chat/prod".into(), ..Default::default() });
+//! while let Some(response) = watch.next().await {
+//!     for event in response?.events {
+//!         println!("{event:?}");
+//!     }
+//! }
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! Requests and answers are the generated messages of the public API ([`v1`]); values are JSON text.
+//!
+//! What each call promises:
+//!
+//! | call | promise |
+//! |---|---|
+//! | write | one idempotency key for all its attempts: it happens at most once. [`Error`] tells "refused" and "not sent" from "outcome unknown" |
+//! | read | spread over the endpoints; with [`Options::session`] never older than what this client has seen or written |
+//! | watch | every change once, in order, across reconnects, from [`v1::WatchRequest::from_revision`] on |
+//!
+//! Dropping the future of a call abandons the answer, not the effect: a dropped write may still happen.
+//!
+//! Not done, on purpose: a local cache for when no node answers, and TLS.
+#![cfg_attr(not(test), warn(missing_docs))]
+
+mod client;
+mod error;
+mod nodes;
+mod options;
+mod retry;
+mod watch;
+
+pub use client::Client;
+pub use error::{Error, Rejection};
+pub use llm_config_proto::v1;
+pub use options::Options;
+pub use watch::Watch;

@@ -1,0 +1,306 @@
+//! The nodes this client may talk to, who of them leads, and who is better left alone for a while.
+//!
+//! Endpoints given by the caller stay for good. Addresses of leaders learned from answers are added beside them, a
+//! bounded number. Connections are opened on first use and kept. A node that does not answer is passed over for a
+//! while that grows with its failures: a leader's address that only the nodes can reach must not cost every call.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use tonic::transport::{Channel, Endpoint, Uri};
+
+use crate::error::Error;
+use crate::options::Options;
+
+/// Leaders' addresses remembered beside the given endpoints.
+const LEARNED_MAX: usize = 16;
+const ADDRESS_BYTES_MAX: usize = 512;
+const SUSPECT_FIRST: Duration = Duration::from_millis(500);
+const SUSPECT_MAX: Duration = Duration::from_secs(30);
+/// A connection whose peer does not answer pings for this long is closed, so that a vanished machine is noticed.
+const KEEP_ALIVE: Duration = Duration::from_secs(5);
+
+/// A node chosen for one attempt.
+#[derive(Debug, Clone)]
+pub(crate) struct Picked {
+    pub(crate) address: Arc<str>,
+    pub(crate) channel: Channel,
+}
+
+#[derive(Debug)]
+struct Node {
+    address: Arc<str>,
+    channel: Channel,
+    learned: bool,
+    failures: u32,
+    suspect_until: Option<Instant>,
+}
+
+impl Node {
+    fn suspect(&self, now: Instant) -> bool {
+        self.suspect_until.is_some_and(|until| now < until)
+    }
+
+    fn pick(&self) -> Picked {
+        Picked { address: self.address.clone(), channel: self.channel.clone() }
+    }
+}
+
+#[derive(Debug)]
+struct State {
+    nodes: Vec<Node>,
+    leader: Option<Arc<str>>,
+    cursor: usize,
+}
+
+#[derive(Debug)]
+pub(crate) struct Nodes {
+    state: Mutex<State>,
+    connect_timeout: Duration,
+}
+
+impl Nodes {
+    pub(crate) fn new<E: AsRef<str>>(
+        endpoints: impl IntoIterator<Item = E>,
+        options: &Options,
+    ) -> Result<Self, Error> {
+        let mut nodes: Vec<Node> = Vec::new();
+        for endpoint in endpoints {
+            let address = parse(endpoint.as_ref())?;
+            if nodes.iter().all(|node| *node.address != *address) {
+                nodes.push(open(&address, options.connect_timeout, false)?);
+            }
+        }
+        if nodes.is_empty() {
+            return Err(Error::InvalidEndpoint {
+                endpoint: String::new(),
+                reason: "give at least one endpoint, like 127.0.0.1:50051".to_owned(),
+            });
+        }
+        Ok(Self {
+            // A random start, so that many clients with one list do not all begin at its first node.
+            state: Mutex::new(State {
+                cursor: rand::random_range(0..nodes.len()),
+                nodes,
+                leader: None,
+            }),
+            connect_timeout: options.connect_timeout,
+        })
+    }
+
+    /// The leader if wanted, known and answering; else the next endpoint that answers; else the next to be tried again.
+    pub(crate) fn pick(&self, prefer_leader: bool) -> Option<Picked> {
+        let now = Instant::now();
+        let mut state = self.lock();
+        if prefer_leader && let Some(leader) = state.answering_leader(now) {
+            return Some(leader.pick());
+        }
+        let count = state.nodes.len();
+        state.cursor = state.cursor.wrapping_add(1);
+        let rotated =
+            || (0..count).filter_map(|i| state.nodes.get((state.cursor.wrapping_add(i)) % count));
+        rotated()
+            .find(|node| !node.learned && !node.suspect(now))
+            .or_else(|| rotated().find(|node| !node.suspect(now)))
+            .or_else(|| rotated().min_by_key(|node| node.suspect_until))
+            .map(Node::pick)
+    }
+
+    pub(crate) fn answered(&self, address: &str) {
+        if let Some(node) = self.lock().node(address)
+            && node.failures > 0
+        {
+            node.failures = 0;
+            node.suspect_until = None;
+        }
+    }
+
+    /// The node did not answer: pass it over for a while, and forget it as the leader.
+    pub(crate) fn silent(&self, address: &str) {
+        let mut state = self.lock();
+        if let Some(node) = state.node(address) {
+            let pause = SUSPECT_FIRST.saturating_mul(1 << node.failures.min(16)).min(SUSPECT_MAX);
+            node.failures = node.failures.saturating_add(1);
+            node.suspect_until = Some(Instant::now() + pause);
+        }
+        state.forget_leader(address);
+    }
+
+    /// The node answered that it cannot lead or serve now.
+    pub(crate) fn not_leading(&self, address: &str) {
+        self.lock().forget_leader(address);
+    }
+
+    /// Remembers who leads. The address is input from the network: one that cannot be used is ignored.
+    pub(crate) fn learn_leader(&self, address: &str) {
+        let mut state = self.lock();
+        if state.leader.as_deref() == Some(address) {
+            return;
+        }
+        if address.len() > ADDRESS_BYTES_MAX {
+            return;
+        }
+        let Ok(address) = parse(address) else { return };
+        if state.node(&address).is_none() {
+            let Ok(node) = open(&address, self.connect_timeout, true) else {
+                return;
+            };
+            state.make_room();
+            state.nodes.push(node);
+        }
+        state.leader = Some(address.into());
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // Nothing panics while holding the lock; a poisoned state would still be whole.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn node(&mut self, address: &str) -> Option<&mut Node> {
+        self.nodes.iter_mut().find(|node| *node.address == *address)
+    }
+
+    fn answering_leader(&self, now: Instant) -> Option<&Node> {
+        let leader = self.leader.as_deref()?;
+        self.nodes.iter().find(|node| *node.address == *leader && !node.suspect(now))
+    }
+
+    fn forget_leader(&mut self, address: &str) {
+        if self.leader.as_deref() == Some(address) {
+            self.leader = None;
+        }
+    }
+
+    /// Drops the oldest learned address when there are too many.
+    fn make_room(&mut self) {
+        if self.nodes.iter().filter(|node| node.learned).count() >= LEARNED_MAX
+            && let Some(oldest) = self.nodes.iter().position(|node| node.learned)
+        {
+            self.nodes.remove(oldest);
+        }
+    }
+}
+
+/// `host:port` out of an endpoint with or without `http://`.
+fn parse(endpoint: &str) -> Result<String, Error> {
+    let invalid = |reason: &str| Error::InvalidEndpoint {
+        endpoint: endpoint.to_owned(),
+        reason: reason.to_owned(),
+    };
+    let trimmed = endpoint.trim();
+    if trimmed.starts_with("https://") {
+        return Err(invalid("TLS is not supported by this client; use http://"));
+    }
+    let rest = trimmed.strip_prefix("http://").unwrap_or(trimmed);
+    let rest = rest.strip_suffix('/').unwrap_or(rest);
+    let uri: Uri = format!("http://{rest}/")
+        .parse()
+        .map_err(|_| invalid("is not HOST:PORT, like 127.0.0.1:50051"))?;
+    if uri.path() != "/" || uri.query().is_some() || rest.contains('@') {
+        return Err(invalid("must be HOST:PORT only, without path, query or user"));
+    }
+    if uri.host().is_none_or(str::is_empty) {
+        return Err(invalid("has no host; write HOST:PORT, like 127.0.0.1:50051"));
+    }
+    if uri.port_u16().is_none_or(|port| port == 0) {
+        return Err(invalid("has no port; write HOST:PORT, like 127.0.0.1:50051"));
+    }
+    Ok(rest.to_owned())
+}
+
+fn open(address: &str, connect_timeout: Duration, learned: bool) -> Result<Node, Error> {
+    let endpoint = Endpoint::from_shared(format!("http://{address}")).map_err(|error| {
+        Error::InvalidEndpoint { endpoint: address.to_owned(), reason: error.to_string() }
+    })?;
+    let channel = endpoint
+        .connect_timeout(connect_timeout)
+        .tcp_nodelay(true)
+        .http2_keep_alive_interval(KEEP_ALIVE)
+        .keep_alive_timeout(KEEP_ALIVE)
+        .keep_alive_while_idle(true)
+        .connect_lazy();
+    Ok(Node { address: address.into(), channel, learned, failures: 0, suspect_until: None })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn nodes(endpoints: &[&str]) -> Nodes {
+        Nodes::new(endpoints, &Options::default()).unwrap()
+    }
+
+    fn picked(nodes: &Nodes, prefer_leader: bool) -> String {
+        nodes.pick(prefer_leader).unwrap().address.to_string()
+    }
+
+    #[test]
+    fn endpoints_are_host_and_port() {
+        for good in ["127.0.0.1:1", "http://node-1:50051", "http://node-1:50051/", "[::1]:80"] {
+            assert!(parse(good).is_ok(), "{good}");
+        }
+        for bad in [
+            "",
+            "node",
+            "http://node",
+            "https://node:1",
+            "node:x",
+            "node:1/path",
+            "a@node:1",
+            ":5",
+            "node:0",
+        ] {
+            assert!(parse(bad).is_err(), "{bad}");
+        }
+        assert_eq!(parse("http://n:1/").unwrap(), parse("n:1").unwrap());
+    }
+
+    #[test]
+    fn no_endpoint_is_an_error() {
+        assert!(Nodes::new(Vec::<String>::new(), &Options::default()).is_err());
+    }
+
+    #[tokio::test]
+    async fn reads_rotate_and_writes_follow_the_leader() {
+        let nodes = nodes(&["a:1", "b:1"]);
+        let (first, second) = (picked(&nodes, false), picked(&nodes, false));
+        assert_ne!(first, second);
+        nodes.learn_leader("c:1");
+        assert_eq!(picked(&nodes, true), "c:1");
+        assert_ne!(picked(&nodes, false), "c:1", "reads stay on the given endpoints");
+    }
+
+    #[tokio::test]
+    async fn a_silent_leader_is_passed_over_even_when_named_again() {
+        let nodes = nodes(&["a:1"]);
+        nodes.learn_leader("c:1");
+        nodes.silent("c:1");
+        nodes.learn_leader("c:1");
+        assert_eq!(picked(&nodes, true), "a:1");
+        nodes.answered("c:1");
+        assert_eq!(picked(&nodes, true), "c:1");
+    }
+
+    #[tokio::test]
+    async fn when_all_are_silent_the_one_silent_longest_is_tried() {
+        let nodes = nodes(&["a:1", "b:1"]);
+        nodes.silent("b:1");
+        nodes.silent("b:1");
+        nodes.silent("a:1");
+        assert_eq!(picked(&nodes, false), "a:1");
+    }
+
+    #[tokio::test]
+    async fn learned_addresses_are_bounded_and_checked() {
+        let nodes = nodes(&["a:1"]);
+        for port in 1..100 {
+            nodes.learn_leader(&format!("leader:{port}"));
+        }
+        assert_eq!(nodes.lock().nodes.len(), 1 + LEARNED_MAX);
+        assert_eq!(picked(&nodes, true), "leader:99");
+        nodes.learn_leader("not an address");
+        assert_eq!(picked(&nodes, true), "leader:99");
+    }
+}

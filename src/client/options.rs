@@ -1,0 +1,70 @@
+//! What a caller may choose about a [`crate::Client`], with defaults that fit a cluster in one region.
+
+use std::time::Duration;
+
+/// Choices for a [`crate::Client`].
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct Options {
+    /// Total time for one call with all its retries; afterwards the call fails. Default 15 s: longer than an election.
+    pub timeout: Duration,
+    /// Time for one attempt, so that a node that hangs does not use up the whole call. Default 4 s.
+    pub attempt_timeout: Duration,
+    /// Time to open a connection. Default 1 s.
+    pub connect_timeout: Duration,
+    /// Cached reads wait for the highest revision that this client has seen, so they never go back, whichever node
+    /// answers, and always see this client's own writes. Default on.
+    pub session: bool,
+    /// Writes go straight to the leader once it is known. Off: writes rotate over the endpoints like reads, and the
+    /// nodes forward them. Default on.
+    pub follow_leader: bool,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            timeout: Duration::from_secs(15),
+            attempt_timeout: Duration::from_secs(4),
+            connect_timeout: Duration::from_secs(1),
+            session: true,
+            follow_leader: true,
+        }
+    }
+}
+
+impl Options {
+    /// Sets [`Options::timeout`].
+    #[must_use]
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.timeout = timeout;
+        self
+    }
+
+    /// Sets [`Options::attempt_timeout`].
+    #[must_use]
+    pub fn attempt_timeout(mut self, timeout: Duration) -> Self {
+        self.attempt_timeout = timeout;
+        self
+    }
+
+    /// Sets [`Options::connect_timeout`].
+    #[must_use]
+    pub fn connect_timeout(mut self, timeout: Duration) -> Self {
+        self.connect_timeout = timeout;
+        self
+    }
+
+    /// Sets [`Options::session`].
+    #[must_use]
+    pub fn session(mut self, session: bool) -> Self {
+        self.session = session;
+        self
+    }
+
+    /// Sets [`Options::follow_leader`].
+    #[must_use]
+    pub fn follow_leader(mut self, follow: bool) -> Self {
+        self.follow_leader = follow;
+        self
+    }
+}

@@ -1,0 +1,148 @@
+//! A watch that survives the node it is on: it remembers the last revision delivered and goes on after it elsewhere.
+
+use std::time::Duration;
+
+use futures::Stream;
+use tokio::time::Instant;
+use tonic::Streaming;
+
+use crate::client::{Client, Effect, open_watch};
+use crate::error::Error;
+use crate::retry::{Failure, backoff, classify};
+use crate::v1::{WatchRequest, WatchResponse};
+
+/// Nodes send a bookmark at least every 10 s; after three missed ones the stream counts as dead.
+const SILENCE_MAX: Duration = Duration::from_secs(30);
+
+/// A running watch; see [`Client::watch`].
+#[derive(Debug)]
+pub struct Watch {
+    client: Client,
+    request: WatchRequest,
+    stream: Option<Streaming<WatchResponse>>,
+    /// Everything up to here has been delivered, or was not asked for. Known from the first opening on.
+    delivered: Option<u64>,
+    opened: bool,
+    ended: bool,
+    /// Streams that broke without having delivered anything, in a row.
+    breaks: u32,
+    reopen_at: Option<Instant>,
+}
+
+impl Watch {
+    pub(crate) fn new(client: Client, request: WatchRequest) -> Self {
+        Self {
+            client,
+            delivered: request.from_revision.checked_sub(1),
+            request,
+            stream: None,
+            opened: false,
+            ended: false,
+            breaks: 0,
+            reopen_at: None,
+        }
+    }
+
+    /// The next response: all events of one revision, or a bookmark without events. Revisions with events strictly
+    /// grow; none is left out or repeated, also across reconnects.
+    ///
+    /// The first opening must succeed within [`crate::Options::timeout`]; after it, the watch waits for the cluster as
+    /// long as it takes. It ends (`None`) after the one error that it yields, such as `REVISION_COMPACTED`.
+    ///
+    /// Cancel safe: a dropped future loses nothing.
+    pub async fn next(&mut self) -> Option<Result<WatchResponse, Error>> {
+        loop {
+            if self.ended {
+                return None;
+            }
+            if let Err(error) = self.ensure_open().await {
+                self.ended = true;
+                return Some(Err(error));
+            }
+            let Some(stream) = self.stream.as_mut() else {
+                continue;
+            };
+            match tokio::time::timeout(SILENCE_MAX, stream.message()).await {
+                Ok(Ok(Some(response))) => {
+                    if let Some(response) = self.accept(response) {
+                        return Some(Ok(response));
+                    }
+                }
+                Ok(Err(status)) => {
+                    if let Failure::Rejected(rejection) = classify(&status) {
+                        self.ended = true;
+                        return Some(Err(rejection.into()));
+                    }
+                    self.broken();
+                }
+                Ok(Ok(None)) | Err(_) => self.broken(),
+            }
+        }
+    }
+
+    /// The same as a stream.
+    pub fn into_stream(self) -> impl Stream<Item = Result<WatchResponse, Error>> + Send {
+        futures::stream::unfold(self, |mut watch| async move {
+            let item = watch.next().await?;
+            Some((item, watch))
+        })
+    }
+
+    /// Opens the stream if there is none. An outage after the first opening is waited out.
+    async fn ensure_open(&mut self) -> Result<(), Error> {
+        if self.stream.is_some() {
+            return Ok(());
+        }
+        if let Some(at) = self.reopen_at {
+            tokio::time::sleep_until(at).await;
+        }
+        match self.open().await {
+            Ok(stream) => {
+                self.stream = Some(stream);
+                self.opened = true;
+                Ok(())
+            }
+            Err(Error::NotSent { .. }) if self.opened => {
+                self.broken();
+                Ok(())
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn open(&mut self) -> Result<Streaming<WatchResponse>, Error> {
+        let delivered = match self.delivered {
+            Some(delivered) => delivered,
+            // "From now on" is pinned to a revision first: a stream that breaks before its first answer could
+            // otherwise not tell where it was.
+            None => {
+                let revision = self.client.status().await?.revision;
+                revision.max(self.client.revision())
+            }
+        };
+        self.delivered = Some(delivered);
+        let request =
+            WatchRequest { from_revision: delivered.saturating_add(1), ..self.request.clone() };
+        let response = self.client.call(&Effect::Stream, request, open_watch).await?;
+        Ok(response.into_inner())
+    }
+
+    /// Lets through what is new. A node that is behind may repeat a revision or send an old bookmark.
+    fn accept(&mut self, response: WatchResponse) -> Option<WatchResponse> {
+        let delivered = self.delivered.unwrap_or(0);
+        let new = response.revision > delivered;
+        if !(new || (response.events.is_empty() && response.revision == delivered)) {
+            return None;
+        }
+        self.breaks = 0;
+        self.delivered = Some(response.revision);
+        self.client.seen(response.revision);
+        Some(response)
+    }
+
+    fn broken(&mut self) {
+        self.stream = None;
+        self.reopen_at = Some(Instant::now() + backoff(self.breaks));
+        self.breaks = self.breaks.saturating_add(1);
+    }
+}
