@@ -9,13 +9,14 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use llm_config_domain::limits::COMMAND_BYTES_MAX;
-use llm_config_domain::{Applied, Command};
+use llm_config_domain::{Applied, Command, Operation};
 use llm_config_proto::internal as pb;
 use openraft::errors::{ClientWriteError, RaftError};
 use tonic::{Code, Status};
 
 use crate::error::ProposeError;
 use crate::node::{Counters, Node, wall_clock_ms};
+use crate::read;
 use crate::types::Proposal;
 
 /// What one attempt came to.
@@ -51,7 +52,7 @@ pub(crate) async fn propose(
             format!("the command has {} bytes, more than {COMMAND_BYTES_MAX}", encoded.len());
         return Err(ProposeError::Invalid(reason));
     }
-    let _admitted = admit(node, encoded.len())?;
+    let _admitted = admit(node, &command.operation, encoded.len())?;
     let mut maybe_proposed = false;
     loop {
         if let Some(failure) = node.local.failure() {
@@ -62,7 +63,13 @@ pub(crate) async fn propose(
             Some((id, _)) if *id == node.local.node_id() => {
                 locally(node, encoded.clone(), deadline).await
             }
-            Some((id, address)) => forward(node, *id, address, encoded.clone(), deadline).await,
+            Some((id, address)) => {
+                let attempt = forward(node, *id, address, encoded.clone(), deadline).await;
+                if let Attempt::Answered(applied) = &attempt {
+                    catch_up(node, applied.revision, deadline).await;
+                }
+                attempt
+            }
             None => Attempt::NotProposed(ProposeError::NoLeader),
         };
         let refusal = match attempt {
@@ -96,9 +103,17 @@ fn ending(maybe_proposed: bool, error: ProposeError) -> ProposeError {
     if maybe_proposed { ProposeError::OutcomeUnknown } else { error }
 }
 
+/// Waits a moment until this node has applied what it passed on, so that who wrote through a node reads it there. A node
+/// that is slow to follow delays the answer no further: the answer is true without it.
+async fn catch_up(node: &Node, revision: u64, deadline: Instant) {
+    let patience = Instant::now() + node.local.tuning.heartbeat_interval * 2;
+    drop(read::wait_revision(node, revision, deadline.min(patience)).await);
+}
+
 /// Holds a place and a share of the byte budget while a write is in flight.
 fn admit(
     node: &Node,
+    operation: &Operation,
     bytes: usize,
 ) -> Result<(tokio::sync::OwnedSemaphorePermit, tokio::sync::OwnedSemaphorePermit), ProposeError> {
     let refuse = || {
@@ -106,7 +121,9 @@ fn admit(
         ProposeError::Overloaded
     };
     let free = node.counters.disk_free.load(Ordering::Relaxed);
-    if free < node.local.tuning.disk_reserve_bytes {
+    // What gives space back must pass, or a full store could never be emptied.
+    let frees = matches!(operation, Operation::Delete(_) | Operation::Compact(_));
+    if free < node.local.tuning.disk_reserve_bytes && !frees {
         return Err(ProposeError::StorageFull);
     }
     let slot = std::sync::Arc::clone(&node.slots).try_acquire_owned().map_err(|_| refuse())?;
@@ -144,11 +161,13 @@ pub(crate) async fn on_leader(
     command: Bytes,
     deadline: Instant,
 ) -> Result<pb::ProposeReply, Status> {
-    if let Err(error) = Command::decode(command.clone()) {
-        return Err(not_proposed(Status::invalid_argument(error.to_string())));
-    }
-    let _admitted = match admit(node, command.len()) {
+    let decoded = Command::decode(command.clone())
+        .map_err(|error| not_proposed(Status::invalid_argument(error.to_string())))?;
+    let _admitted = match admit(node, &decoded.operation, command.len()) {
         Ok(admitted) => admitted,
+        Err(ProposeError::StorageFull) => {
+            return Err(not_proposed(Status::failed_precondition("storage is full")));
+        }
         Err(error) => return Err(not_proposed(Status::resource_exhausted(error.to_string()))),
     };
     match locally(node, command, deadline).await {
@@ -191,6 +210,7 @@ async fn forward(
         Ok(Err(status)) if status.metadata().contains_key(NOT_PROPOSED) => {
             Attempt::NotProposed(match status.code() {
                 Code::ResourceExhausted => ProposeError::Overloaded,
+                Code::FailedPrecondition => ProposeError::StorageFull,
                 Code::InvalidArgument => ProposeError::Invalid(status.message().to_owned()),
                 _ => ProposeError::NoLeader,
             })

@@ -197,6 +197,30 @@ impl Replica {
         self.inner.node.local.contacts.leader_age()
     }
 
+    /// This node.
+    #[must_use]
+    pub fn node_id(&self) -> u64 {
+        self.inner.node.local.node_id()
+    }
+
+    /// The leader, when this node knows one. Cheaper than [`Self::status`].
+    #[must_use]
+    pub fn leader_id(&self) -> Option<u64> {
+        self.inner.node.raft.metrics().borrow_watched().current_leader
+    }
+
+    /// The leader's addresses, when this node knows them. Cheaper than [`Self::status`].
+    #[must_use]
+    pub fn leader_addresses(&self) -> Option<Advertise> {
+        let node = &self.inner.node;
+        let leader = self.leader_id()?;
+        if leader == node.local.node_id() {
+            return Some(self.inner.advertise.clone());
+        }
+        let known = node.local.state.registered(leader)?;
+        Some(Advertise { http: known.http, grpc: known.grpc, raft: known.raft })
+    }
+
     /// Whether everything that was committed before the start of this process is applied again. Until then an absent
     /// entry proves nothing.
     #[must_use]

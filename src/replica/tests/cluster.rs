@@ -1,4 +1,5 @@
 //! Three nodes in one process, through the face of the crate and over real sockets.
+#![allow(clippy::unwrap_used, reason = "a test says so by failing")]
 
 mod support;
 
@@ -40,6 +41,11 @@ async fn any_node_takes_a_write_and_every_node_answers() {
             let applied = propose(replica, set("key", round * 10 + number as u64)).await;
             assert_eq!(applied.revision, revision + 1);
             revision = applied.revision;
+            let own = query::get(&replica.view(), &address("key")).unwrap();
+            assert!(
+                own.is_some_and(|entry| entry.revision == revision),
+                "the node does not show what it wrote"
+            );
             for reader in cluster.running() {
                 reader.linearizable(in_time()).await.unwrap();
                 let entry = query::get(&reader.view(), &address("key")).unwrap().unwrap();
