@@ -1,0 +1,320 @@
+//! Recent entries in memory, so that a cached read needs neither network nor RocksDB.
+//!
+//! Bounded by bytes, sharded, least recently used out first. It is fed by what the replica applied; a miss may be
+//! filled from storage, but only when nothing was applied to that shard since the read began, so that an old read
+//! never overwrites a newer change. There is no expiry: an entry is right for what the node applied, or not here.
+
+use std::hash::{BuildHasher, RandomState};
+use std::sync::Arc;
+
+use llm_config_domain::{Address, Change, Entry};
+use lru::LruCache;
+use parking_lot::Mutex;
+
+use crate::metrics::Metrics;
+
+const SHARDS: usize = 16;
+
+/// Charged for each slot besides its entry: map and list nodes, the address.
+const SLOT_OVERHEAD_BYTES: usize = 256;
+
+/// What is known of one address.
+#[derive(Debug, Clone)]
+pub enum Slot {
+    Present(Arc<Entry>),
+    /// Known not to exist, as of this revision.
+    Absent {
+        revision: u64,
+    },
+}
+
+impl Slot {
+    fn bytes(&self, address: &Address) -> usize {
+        let names = address.namespace.as_str().len() + address.key.as_str().len();
+        let entry = match self {
+            Slot::Absent { .. } => 0,
+            Slot::Present(entry) => entry.size(),
+        };
+        SLOT_OVERHEAD_BYTES + names + entry
+    }
+}
+
+/// The right to fill a slot after a miss; void once the shard changed.
+#[derive(Debug)]
+pub struct Ticket {
+    shard: usize,
+    sequence: u64,
+}
+
+#[derive(Debug)]
+pub enum Lookup {
+    Hit(Slot),
+    Miss(Ticket),
+}
+
+struct Shard {
+    slots: LruCache<Address, Slot>,
+    bytes: usize,
+    /// Counts what was applied here.
+    sequence: u64,
+}
+
+impl Shard {
+    fn new() -> Self {
+        Shard { slots: LruCache::unbounded(), bytes: 0, sequence: 0 }
+    }
+
+    /// Stores the slot and makes room for it; returns how many others had to leave.
+    fn store(&mut self, address: Address, slot: Slot, bytes_max: usize) -> u64 {
+        let bytes = slot.bytes(&address);
+        if let Some(old) = self.slots.pop(&address) {
+            self.bytes -= old.bytes(&address);
+        }
+        if bytes > bytes_max {
+            return 0;
+        }
+        let mut evicted = 0;
+        while self.bytes + bytes > bytes_max {
+            let Some((address, slot)) = self.slots.pop_lru() else { break };
+            self.bytes -= slot.bytes(&address);
+            evicted += 1;
+        }
+        self.bytes += bytes;
+        self.slots.put(address, slot);
+        evicted
+    }
+}
+
+/// See the module's documentation.
+pub struct Cache {
+    shards: Vec<Mutex<Shard>>,
+    hasher: RandomState,
+    shard_bytes_max: usize,
+    metrics: Arc<Metrics>,
+}
+
+impl Cache {
+    pub fn new(bytes_max: usize, metrics: Arc<Metrics>) -> Self {
+        Cache {
+            shards: (0..SHARDS).map(|_| Mutex::new(Shard::new())).collect(),
+            hasher: RandomState::new(),
+            shard_bytes_max: bytes_max / SHARDS,
+            metrics,
+        }
+    }
+
+    pub fn lookup(&self, address: &Address) -> Lookup {
+        let index = self.index(address);
+        let found = {
+            let mut shard = self.shards[index].lock();
+            match shard.slots.get(address) {
+                Some(slot) => Lookup::Hit(slot.clone()),
+                None => Lookup::Miss(Ticket { shard: index, sequence: shard.sequence }),
+            }
+        };
+        match found {
+            Lookup::Hit(_) => self.metrics.cache_hit(),
+            Lookup::Miss(_) => self.metrics.cache_miss(),
+        }
+        found
+    }
+
+    /// Keeps what a read found after a miss, unless the shard changed since the ticket was given.
+    pub fn fill(&self, ticket: &Ticket, address: Address, slot: Slot) {
+        let evicted = {
+            let mut shard = self.shards[ticket.shard].lock();
+            if shard.sequence != ticket.sequence {
+                return;
+            }
+            shard.store(address, slot, self.shard_bytes_max)
+        };
+        self.count_evictions(evicted);
+    }
+
+    /// Takes over the changes of one applied command.
+    pub fn applied(&self, changes: &[Change]) {
+        for change in changes {
+            let entry = &change.entry;
+            let slot = if entry.deleted() {
+                Slot::Absent { revision: entry.revision }
+            } else {
+                Slot::Present(Arc::new(entry.clone()))
+            };
+            let evicted = {
+                let mut shard = self.shards[self.index(&entry.address)].lock();
+                shard.sequence += 1;
+                shard.store(entry.address.clone(), slot, self.shard_bytes_max)
+            };
+            self.count_evictions(evicted);
+        }
+    }
+
+    /// Forgets everything, and voids every ticket: the state was replaced as a whole.
+    pub fn reset(&self) {
+        for shard in &self.shards {
+            let mut shard = shard.lock();
+            shard.slots.clear();
+            shard.bytes = 0;
+            shard.sequence += 1;
+        }
+    }
+
+    /// Bytes charged for what is kept.
+    pub fn bytes(&self) -> usize {
+        self.shards.iter().map(|shard| shard.lock().bytes).sum()
+    }
+
+    fn index(&self, address: &Address) -> usize {
+        // The remainder is below SHARDS, which fits every integer.
+        (self.hasher.hash_one(address) % SHARDS as u64) as usize
+    }
+
+    fn count_evictions(&self, evicted: u64) {
+        if evicted > 0 {
+            self.metrics.cache_eviction(evicted);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use llm_config_domain::{ChangeKind, Environment, JsonValue, Key, Namespace};
+
+    use super::*;
+
+    fn address(key: &str) -> Address {
+        Address {
+            namespace: Namespace::parse("app").unwrap(),
+            key: Key::parse(key).unwrap(),
+            environment: Environment::Base,
+        }
+    }
+
+    fn entry(key: &str, revision: u64, value: Option<String>) -> Entry {
+        Entry {
+            address: address(key),
+            version: revision,
+            revision,
+            value: value.map(|text| JsonValue::parse(text.as_bytes()).unwrap()),
+            created_at_ms: 0,
+            created_by: String::new(),
+            updated_at_ms: 0,
+            updated_by: String::new(),
+            description: String::new(),
+            tags: Vec::new(),
+            comment: String::new(),
+        }
+    }
+
+    fn set(key: &str, revision: u64) -> Change {
+        Change { kind: ChangeKind::Set, entry: entry(key, revision, Some(revision.to_string())) }
+    }
+
+    fn delete(key: &str, revision: u64) -> Change {
+        Change { kind: ChangeKind::Delete, entry: entry(key, revision, None) }
+    }
+
+    fn cache(bytes: usize) -> Cache {
+        Cache::new(bytes, Arc::new(Metrics::new()))
+    }
+
+    fn miss(cache: &Cache, key: &str) -> Ticket {
+        match cache.lookup(&address(key)) {
+            Lookup::Miss(ticket) => ticket,
+            Lookup::Hit(slot) => panic!("unexpected hit: {slot:?}"),
+        }
+    }
+
+    fn revision(cache: &Cache, key: &str) -> u64 {
+        match cache.lookup(&address(key)) {
+            Lookup::Hit(Slot::Present(entry)) => entry.revision,
+            other => panic!("not present: {other:?}"),
+        }
+    }
+
+    #[test]
+    fn what_was_applied_is_found() {
+        let cache = cache(1 << 20);
+        cache.applied(&[set("a", 1)]);
+        assert_eq!(revision(&cache, "a"), 1);
+        cache.applied(&[set("a", 2)]);
+        assert_eq!(revision(&cache, "a"), 2);
+    }
+
+    #[test]
+    fn a_deleted_entry_is_known_to_be_absent() {
+        let cache = cache(1 << 20);
+        cache.applied(&[set("a", 1)]);
+        cache.applied(&[delete("a", 2)]);
+        assert!(matches!(cache.lookup(&address("a")), Lookup::Hit(Slot::Absent { revision: 2 })));
+    }
+
+    #[test]
+    fn a_miss_is_filled() {
+        let cache = cache(1 << 20);
+        let ticket = miss(&cache, "a");
+        cache.fill(&ticket, address("a"), Slot::Present(Arc::new(entry("a", 1, Some("1".into())))));
+        assert_eq!(revision(&cache, "a"), 1);
+    }
+
+    #[test]
+    fn a_read_that_began_before_a_change_does_not_overwrite_it() {
+        let cache = cache(1 << 20);
+        let ticket = miss(&cache, "a");
+        cache.applied(&[set("a", 2)]);
+        cache.fill(&ticket, address("a"), Slot::Present(Arc::new(entry("a", 1, Some("1".into())))));
+        assert_eq!(revision(&cache, "a"), 2);
+    }
+
+    #[test]
+    fn a_read_that_began_before_a_change_does_not_bring_back_what_was_evicted() {
+        // Room for one slot in each shard: the change itself may be gone again when the old read fills.
+        let cache = cache(SHARDS * (2 * SLOT_OVERHEAD_BYTES + size_of::<Entry>()));
+        let ticket = miss(&cache, "a");
+        cache.applied(&[set("a", 2)]);
+        let shard = cache.index(&address("a"));
+        let neighbour =
+            (0..).map(|n| format!("n{n}")).find(|key| cache.index(&address(key)) == shard).unwrap();
+        cache.applied(&[set(&neighbour, 3)]);
+        cache.fill(&ticket, address("a"), Slot::Present(Arc::new(entry("a", 1, Some("1".into())))));
+        miss(&cache, "a");
+    }
+
+    #[test]
+    fn a_reset_empties_it_and_voids_reads_under_way() {
+        let cache = cache(1 << 20);
+        cache.applied(&[set("a", 1)]);
+        let ticket = miss(&cache, "b");
+        cache.reset();
+        miss(&cache, "a");
+        cache.fill(&ticket, address("b"), Slot::Absent { revision: 1 });
+        miss(&cache, "b");
+        assert_eq!(cache.bytes(), 0);
+    }
+
+    #[test]
+    fn it_never_holds_more_than_its_bound() {
+        let bound = 256 << 10;
+        let cache = cache(bound);
+        for n in 0..2_000u64 {
+            let text = format!("\"{}\"", "x".repeat((n as usize * 37) % 4_000));
+            let change = Change {
+                kind: ChangeKind::Set,
+                entry: entry(&format!("k{}", n % 700), n + 1, Some(text)),
+            };
+            cache.applied(&[change]);
+            assert!(cache.bytes() <= bound, "{} bytes after {n}", cache.bytes());
+        }
+        assert!(cache.bytes() > bound / 2, "it should make use of its room");
+    }
+
+    #[test]
+    fn an_entry_larger_than_a_shard_is_not_kept_and_drops_the_old_one() {
+        let cache = cache(SHARDS * 2_048);
+        cache.applied(&[set("a", 1)]);
+        let large = format!("\"{}\"", "x".repeat(4_096));
+        cache.applied(&[Change { kind: ChangeKind::Set, entry: entry("a", 2, Some(large)) }]);
+        miss(&cache, "a");
+        assert_eq!(cache.bytes(), 0);
+    }
+}

@@ -1,0 +1,190 @@
+//! What every request and answer has in common: admission, request id, node headers, problem documents, metrics.
+//!
+//! It wraps all routes and the fallbacks, so that no answer leaves without these, not even after a panic.
+
+use std::panic::AssertUnwindSafe;
+use std::time::Instant;
+
+use axum::body::HttpBody;
+use axum::extract::{MatchedPath, Request, State};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use futures::FutureExt;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, header};
+use uuid::Uuid;
+
+use super::AppState;
+use super::body::TXN_BODY_BYTES_MAX;
+use super::problem::{self, Failure};
+use super::render::AnswerRevision;
+use crate::admission::Permit;
+use crate::error::{Effect, ServiceError};
+
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+const NODE: HeaderName = HeaderName::from_static("x-config-node");
+const LEADER: HeaderName = HeaderName::from_static("x-config-leader");
+const REVISION: HeaderName = HeaderName::from_static("x-config-revision");
+
+const REQUEST_ID_BYTES_MAX: usize = 128;
+
+/// The route of requests that match none, as a metric label.
+const UNMATCHED: &str = "unmatched";
+
+/// The one route whose answers do not end, so that they are bounded elsewhere.
+pub(super) const WATCH_ROUTE: &str = "/api/v1/watch";
+
+pub(super) async fn envelope(
+    State(state): State<AppState>,
+    request: Request,
+    next: Next,
+) -> Response {
+    let begun = Instant::now();
+    let request_id = request_id(request.headers());
+    let method = request.method().clone();
+    let path = request.uri().path().to_owned();
+    let route = request
+        .extensions()
+        .get::<MatchedPath>()
+        .map_or(UNMATCHED.to_owned(), |route| route.as_str().to_owned());
+
+    let response = match admit(&state, &request, &route) {
+        Ok(_permit) => answer(request, next, &method).await,
+        Err(refusal) => Failure(refusal).into_response(),
+    };
+    let response = finish(&state, response, &request_id, &path);
+    let status = response.status().as_u16();
+    state.service.metrics().http(label(&method), &route, status, begun.elapsed());
+    response
+}
+
+/// Takes room for a request to the API; health and documentation are always answered.
+fn admit(state: &AppState, request: &Request, route: &str) -> Result<Option<Permit>, ServiceError> {
+    if !route.starts_with("/api/") || route == WATCH_ROUTE {
+        return Ok(None);
+    }
+    // A body without a length is charged the largest one that would be read.
+    let upper = HttpBody::size_hint(request.body()).upper().unwrap_or(u64::MAX);
+    let bytes = usize::try_from(upper).unwrap_or(usize::MAX).min(TXN_BODY_BYTES_MAX);
+    state.service.admission().enter(bytes).map(Some)
+}
+
+async fn answer(request: Request, next: Next, method: &Method) -> Response {
+    match AssertUnwindSafe(next.run(request)).catch_unwind().await {
+        Ok(response) => response,
+        Err(_) => {
+            let effect = if method.is_safe() { Effect::No } else { Effect::Unknown };
+            Failure(ServiceError::Internal {
+                reason: "the request could not be handled".into(),
+                effect,
+            })
+            .into_response()
+        }
+    }
+}
+
+/// Renders errors and puts the common headers on.
+fn finish(state: &AppState, response: Response, request_id: &str, path: &str) -> Response {
+    let mut revision = response.extensions().get::<AnswerRevision>().map(|revision| revision.0);
+    let mut response = match response.extensions().get::<Failure>().cloned() {
+        None => response,
+        Some(Failure(error)) => {
+            if matches!(error, ServiceError::Internal { .. }) {
+                tracing::error!(request_id, path, %error, "request failed");
+            }
+            revision = error.revision();
+            problem::render(response, &error, request_id, path)
+        }
+    };
+    let replica = state.service.replica();
+    let headers = response.headers_mut();
+    if let Ok(id) = HeaderValue::from_str(request_id) {
+        headers.insert(REQUEST_ID, id);
+    }
+    headers.insert(NODE, HeaderValue::from(replica.node_id()));
+    if let Some(leader) = replica.leader_id() {
+        headers.insert(LEADER, HeaderValue::from(leader));
+    }
+    headers.insert(
+        REVISION,
+        HeaderValue::from(revision.unwrap_or_else(|| replica.applied_revision())),
+    );
+    if !headers.contains_key(header::CACHE_CONTROL) && path.starts_with("/api/") {
+        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    }
+    response
+}
+
+/// The caller's own id when it is one, else a new one that sorts by time.
+fn request_id(headers: &HeaderMap) -> String {
+    let given = headers.get(REQUEST_ID).and_then(|value| value.to_str().ok());
+    let sane = |id: &&str| {
+        let allowed = |byte: u8| {
+            byte.is_ascii_alphanumeric()
+                || matches!(byte, b'-' | b'_' | b'.' | b':' | b'/' | b'+' | b'=')
+        };
+        (1..=REQUEST_ID_BYTES_MAX).contains(&id.len()) && id.bytes().all(allowed)
+    };
+    given.filter(sane).map_or_else(|| Uuid::now_v7().to_string(), str::to_owned)
+}
+
+/// Methods are a caller's to invent; labels are not.
+fn label(method: &Method) -> &'static str {
+    match *method {
+        Method::GET => "GET",
+        Method::HEAD => "HEAD",
+        Method::PUT => "PUT",
+        Method::POST => "POST",
+        Method::DELETE => "DELETE",
+        Method::PATCH => "PATCH",
+        Method::OPTIONS => "OPTIONS",
+        _ => "OTHER",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::Router;
+    use axum::body::Body;
+    use axum::middleware::from_fn;
+    use axum::routing::any;
+    use tower::ServiceExt;
+
+    use super::*;
+
+    #[test]
+    fn a_sane_request_id_is_kept_and_any_other_replaced() {
+        let id = |text: &str| {
+            let mut headers = HeaderMap::new();
+            headers.insert(REQUEST_ID, HeaderValue::from_bytes(text.as_bytes()).unwrap());
+            request_id(&headers)
+        };
+        assert_eq!(id("abc-1:2"), "abc-1:2");
+        for bad in ["", "a b", "a\"b", "ü", &"x".repeat(129)] {
+            assert_eq!(Uuid::parse_str(&id(bad)).unwrap().get_version_num(), 7, "{bad}");
+        }
+        assert!(Uuid::parse_str(&request_id(&HeaderMap::new())).is_ok());
+    }
+
+    #[tokio::test]
+    async fn a_panic_becomes_an_internal_fault() {
+        async fn handler() {
+            panic!("a fault of ours");
+        }
+        for (method, effect) in [(Method::GET, Effect::No), (Method::PUT, Effect::Unknown)] {
+            let guard = |request: Request, next: Next| async move {
+                let method = request.method().clone();
+                answer(request, next, &method).await
+            };
+            let app = Router::new().route("/", any(handler)).layer(from_fn(guard));
+            let request = Request::builder().method(method).uri("/").body(Body::empty()).unwrap();
+            let response = app.oneshot(request).await.unwrap();
+            let Failure(error) = response.extensions().get::<Failure>().unwrap();
+            assert_eq!((error.code(), error.effect()), ("INTERNAL", effect));
+        }
+    }
+
+    #[test]
+    fn invented_methods_share_a_label() {
+        assert_eq!(label(&Method::from_bytes(b"BREW").unwrap()), "OTHER");
+    }
+}

@@ -1,0 +1,18 @@
+//! The edge of a node: HTTP and gRPC in, the replica behind, health and metrics beside.
+//!
+//! Dependencies inside the crate point one way: `http, grpc → service → {admission, cache, watch} → error`.
+//! A gateway decides nothing: parsing, limits, consistency and errors are the service's, so both doors answer alike.
+
+pub mod admission;
+pub mod cache;
+pub mod dev;
+pub mod error;
+pub mod grpc;
+pub mod health;
+pub mod http;
+pub mod logging;
+pub mod metrics;
+pub mod node;
+pub mod service;
+pub mod settings;
+pub mod watch;

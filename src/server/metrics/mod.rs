@@ -1,0 +1,470 @@
+//! What a node counts and measures, and the page that Prometheus reads.
+//!
+//! One registry for each node, nothing global: several nodes may live in one process. Numbers that belong to the
+//! replica or to the process are read when the page is asked for. `monitoring/METRICS.md` explains every name here.
+
+mod family;
+mod node;
+mod process;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use parking_lot::RwLock;
+use prometheus::{
+    Encoder, HistogramOpts, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
+    TextEncoder,
+};
+
+use crate::service::OPERATIONS;
+use family::counter;
+use process::Process;
+
+pub use node::NodeSample;
+
+/// Content type of the page.
+pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
+
+/// From a cached read (tens of microseconds) to the longest default wait.
+const DURATION_BUCKETS: [f64; 14] =
+    [0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0];
+
+/// Codes that alerts look at: their series exist from the start, so that the first error is an increase.
+const ALERTED_CODES: [&str; 7] = [
+    "INTERNAL",
+    "NO_LEADER",
+    "NOT_READY",
+    "OUTCOME_UNKNOWN",
+    "OVERLOADED",
+    "STALE",
+    "STORAGE_FULL",
+];
+
+/// What a request may be refused for want of; see `crate::admission`.
+const BOUNDS: [&str; 3] = ["requests", "request_bytes", "watches"];
+
+/// Reads the numbers of the replica.
+type Sampler = Box<dyn Fn() -> NodeSample + Send + Sync>;
+
+/// Counters, gauges and histograms of one node.
+pub struct Metrics {
+    registry: Registry,
+    process: Process,
+    sampler: RwLock<Option<Sampler>>,
+    http_requests: IntCounterVec,
+    http_duration: HistogramVec,
+    grpc_requests: IntCounterVec,
+    grpc_duration: HistogramVec,
+    connections: IntGaugeVec,
+    operations: IntCounterVec,
+    errors: IntCounterVec,
+    overloaded: IntCounterVec,
+    watchers: IntGauge,
+    cache: CacheCounters,
+}
+
+/// Tier `l1`. Plain atomics: they are counted on the hottest path of the node.
+#[derive(Default)]
+struct CacheCounters {
+    hits: AtomicU64,
+    misses: AtomicU64,
+    evictions: AtomicU64,
+}
+
+impl std::fmt::Debug for Metrics {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Metrics").finish_non_exhaustive()
+    }
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Metrics {
+    /// Metrics of a node that has not started. Without [`Metrics::sample_with`] the page lacks the replica's numbers.
+    #[must_use]
+    pub fn new() -> Self {
+        let registry = Registry::new();
+        let metrics = Self {
+            http_requests: counters(
+                &registry,
+                "http_requests_total",
+                "HTTP requests answered, by route template",
+                &["method", "route", "status"],
+            ),
+            http_duration: histograms(
+                &registry,
+                "http_request_duration_seconds",
+                "Time from the head of a request to the head of its answer",
+                &["method", "route"],
+            ),
+            grpc_requests: counters(
+                &registry,
+                "grpc_requests_total",
+                "gRPC calls answered",
+                &["method", "code"],
+            ),
+            grpc_duration: histograms(
+                &registry,
+                "grpc_request_duration_seconds",
+                "Time from the head of a gRPC call to the head of its answer",
+                &["method"],
+            ),
+            connections: gauges(
+                &registry,
+                "llm_config_connections",
+                "Open client connections",
+                &["listener"],
+            ),
+            operations: counters(
+                &registry,
+                "config_operations_total",
+                "Operations that this node took from clients, over HTTP or gRPC",
+                &["operation"],
+            ),
+            errors: counters(
+                &registry,
+                "config_errors_total",
+                "Operations that ended with an error, by stable code",
+                &["operation", "code"],
+            ),
+            overloaded: counters(
+                &registry,
+                "llm_config_overloaded_total",
+                "Requests refused because a bound of this node was reached",
+                &["bound"],
+            ),
+            watchers: single_gauge(&registry, "llm_config_watchers", "Open watches"),
+            process: Process::new(),
+            sampler: RwLock::new(None),
+            cache: CacheCounters::default(),
+            registry,
+        };
+        let build = gauges(
+            &metrics.registry,
+            "llm_config_build_info",
+            "Always 1; the version is a label",
+            &["version"],
+        );
+        build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
+        metrics.show_known_series();
+        metrics
+    }
+
+    /// A series that appears with its first event hides that event from `increase()`, so what is known is shown at once.
+    fn show_known_series(&self) {
+        for operation in OPERATIONS {
+            self.operations.with_label_values(&[operation]);
+            for code in ALERTED_CODES {
+                self.errors.with_label_values(&[operation, code]);
+            }
+        }
+        for bound in BOUNDS {
+            self.overloaded.with_label_values(&[bound]);
+        }
+        self.http_known_route("GET", "unmatched");
+    }
+
+    /// Names the source of the replica's numbers.
+    pub fn sample_with(&self, sampler: impl Fn() -> NodeSample + Send + Sync + 'static) {
+        *self.sampler.write() = Some(Box::new(sampler));
+    }
+
+    /// Lets go of the source: it holds the replica, which (through its observer) holds these metrics.
+    pub fn stop_sampling(&self) {
+        *self.sampler.write() = None;
+    }
+
+    /// Shows a route's series before its first request.
+    pub fn http_known_route(&self, method: &str, route: &str) {
+        let method = known_method(method);
+        self.http_requests.with_label_values(&[method, route, "200"]);
+        self.http_duration.with_label_values(&[method, route]);
+    }
+
+    /// Counts an HTTP answer. `route` is a template, never a path: labels stay bounded.
+    pub fn http(&self, method: &str, route: &str, status: u16, took: Duration) {
+        let method = known_method(method);
+        let mut digits = [0; 3];
+        self.http_requests
+            .with_label_values(&[method, route, status_text(status, &mut digits)])
+            .inc();
+        self.http_duration.with_label_values(&[method, route]).observe(took.as_secs_f64());
+    }
+
+    /// Shows a method's series before its first call.
+    pub fn grpc_known_method(&self, method: &'static str) {
+        self.grpc_requests.with_label_values(&[method, "OK"]);
+        self.grpc_duration.with_label_values(&[method]);
+    }
+
+    /// Counts a gRPC answer; a stream counts when it opens.
+    pub fn grpc(&self, method: &'static str, code: &'static str, took: Duration) {
+        self.grpc_requests.with_label_values(&[method, code]).inc();
+        self.grpc_duration.with_label_values(&[method]).observe(took.as_secs_f64());
+    }
+
+    /// Counts a connection of a listener until the guard is dropped.
+    #[must_use]
+    pub fn connection(&self, listener: &'static str) -> ConnectionGuard {
+        let gauge = self.connections.with_label_values(&[listener]);
+        gauge.inc();
+        ConnectionGuard(gauge)
+    }
+
+    /// Shows a listener's gauge before its first connection.
+    pub fn known_listener(&self, listener: &'static str) {
+        self.connections.with_label_values(&[listener]).set(0);
+    }
+
+    /// Counts an operation, on the node that took the request.
+    pub fn operation(&self, operation: &'static str) {
+        self.operations.with_label_values(&[operation]).inc();
+    }
+
+    /// Counts an operation's error.
+    pub fn error(&self, operation: &'static str, code: &'static str) {
+        self.errors.with_label_values(&[operation, code]).inc();
+    }
+
+    /// Counts a read that the entry cache answered.
+    pub fn cache_hit(&self) {
+        self.cache.hits.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Counts a read that went to storage.
+    pub fn cache_miss(&self) {
+        self.cache.misses.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Counts entries that left the cache for want of room.
+    pub fn cache_eviction(&self, entries: u64) {
+        self.cache.evictions.fetch_add(entries, Ordering::Relaxed);
+    }
+
+    /// Open watches now.
+    pub fn watchers(&self, open: usize) {
+        self.watchers.set(i64::try_from(open).unwrap_or(i64::MAX));
+    }
+
+    /// Counts a request refused for want of `bound`.
+    pub fn overloaded(&self, bound: &'static str) {
+        self.overloaded.with_label_values(&[bound]).inc();
+    }
+
+    /// The page. Reads the process table and the replica: not for the thread of a runtime.
+    pub fn render(&self) -> prometheus::Result<Vec<u8>> {
+        let mut families = self.registry.gather();
+        families.extend(self.process.families());
+        families.push(counter(
+            "llm_config_log_lines_dropped_total",
+            "Log lines dropped because stderr was not read fast enough",
+            crate::logging::dropped_lines() as f64,
+        ));
+        let sample = self.sampler.read().as_ref().map(|sample| sample());
+        families.extend(self.cache.families(sample.as_ref()));
+        if let Some(sample) = &sample {
+            families.extend(sample.families());
+        }
+        families.sort_by(|a, b| a.name().cmp(b.name()));
+        let mut page = Vec::with_capacity(32 << 10);
+        TextEncoder::new().encode(&families, &mut page)?;
+        Ok(page)
+    }
+}
+
+impl CacheCounters {
+    /// Both tiers. An `l1` miss goes on to `l2`, which counts blocks, not entries.
+    fn families(&self, sample: Option<&NodeSample>) -> Vec<prometheus::proto::MetricFamily> {
+        let stats = sample.map(|sample| sample.stats).unwrap_or_default();
+        let both = |name, help, l1: &AtomicU64, l2: u64| {
+            family::counters(
+                name,
+                help,
+                "tier",
+                [
+                    ("l1".to_owned(), l1.load(Ordering::Relaxed) as f64),
+                    ("l2".to_owned(), l2 as f64),
+                ],
+            )
+        };
+        vec![
+            both(
+                "cache_hits_total",
+                "Lookups that the tier answered",
+                &self.hits,
+                stats.block_cache_hits,
+            ),
+            both(
+                "cache_misses_total",
+                "Lookups that the tier passed on",
+                &self.misses,
+                stats.block_cache_misses,
+            ),
+            both(
+                "cache_evictions_total",
+                "Items that left the tier for want of room",
+                &self.evictions,
+                stats.block_cache_evictions,
+            ),
+        ]
+    }
+}
+
+/// An open connection in the gauge.
+#[derive(Debug)]
+pub struct ConnectionGuard(IntGauge);
+
+impl Drop for ConnectionGuard {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}
+
+/// Serves the page on its own listener.
+pub fn router(metrics: Arc<Metrics>) -> axum::Router {
+    axum::Router::new().route("/metrics", axum::routing::get(page)).with_state(metrics)
+}
+
+async fn page(
+    axum::extract::State(metrics): axum::extract::State<Arc<Metrics>>,
+) -> axum::response::Response {
+    use axum::response::IntoResponse;
+    let page = tokio::task::spawn_blocking(move || metrics.render()).await;
+    match page {
+        Ok(Ok(page)) => ([(http::header::CONTENT_TYPE, CONTENT_TYPE)], page).into_response(),
+        Ok(Err(error)) => {
+            (http::StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response()
+        }
+        Err(error) => (http::StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
+    }
+}
+
+/// Anyone may send any word as a method; the label knows only the real ones.
+fn known_method(method: &str) -> &str {
+    match method {
+        "GET" | "HEAD" | "POST" | "PUT" | "PATCH" | "DELETE" | "OPTIONS" => method,
+        _ => "OTHER",
+    }
+}
+
+fn status_text(status: u16, digits: &mut [u8; 3]) -> &str {
+    for (digit, unit) in digits.iter_mut().zip([100, 10, 1]) {
+        *digit = b'0' + u8::try_from(status / unit % 10).unwrap_or(0);
+    }
+    std::str::from_utf8(digits).unwrap_or("000")
+}
+
+fn counters(registry: &Registry, name: &str, help: &str, labels: &[&str]) -> IntCounterVec {
+    register(registry, IntCounterVec::new(Opts::new(name, help), labels))
+}
+
+fn gauges(registry: &Registry, name: &str, help: &str, labels: &[&str]) -> IntGaugeVec {
+    register(registry, IntGaugeVec::new(Opts::new(name, help), labels))
+}
+
+fn single_gauge(registry: &Registry, name: &str, help: &str) -> IntGauge {
+    register(registry, IntGauge::new(name, help))
+}
+
+fn histograms(registry: &Registry, name: &str, help: &str, labels: &[&str]) -> HistogramVec {
+    register(
+        registry,
+        HistogramVec::new(
+            HistogramOpts::new(name, help).buckets(DURATION_BUCKETS.to_vec()),
+            labels,
+        ),
+    )
+}
+
+/// Fails only for a wrong or repeated definition above, which every test of this module would hit.
+fn register<M: prometheus::core::Collector + Clone + 'static>(
+    registry: &Registry,
+    metric: prometheus::Result<M>,
+) -> M {
+    match metric.and_then(|metric| registry.register(Box::new(metric.clone())).map(|()| metric)) {
+        Ok(metric) => metric,
+        Err(error) => unreachable!("a metric is defined wrongly: {error}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn page(metrics: &Metrics) -> String {
+        String::from_utf8(metrics.render().unwrap()).unwrap()
+    }
+
+    #[test]
+    fn series_exist_before_the_first_request() {
+        let page = page(&Metrics::new());
+        for line in [
+            "config_operations_total{operation=\"set\"} 0",
+            "config_errors_total{code=\"NO_LEADER\",operation=\"get\"} 0",
+            "cache_hits_total{tier=\"l1\"} 0",
+            "cache_misses_total{tier=\"l2\"} 0",
+            "http_requests_total{method=\"GET\",route=\"unmatched\",status=\"200\"} 0",
+        ] {
+            assert!(page.contains(line), "{line} is not in\n{page}");
+        }
+    }
+
+    #[test]
+    fn requests_are_counted_by_template_and_known_method() {
+        let metrics = Metrics::new();
+        metrics.http("GET", "/health", 503, Duration::from_millis(3));
+        metrics.http("BREW", "unmatched", 405, Duration::from_millis(3));
+        let page = page(&metrics);
+        assert!(
+            page.contains("http_requests_total{method=\"GET\",route=\"/health\",status=\"503\"} 1"),
+            "{page}"
+        );
+        assert!(
+            page.contains(
+                "http_requests_total{method=\"OTHER\",route=\"unmatched\",status=\"405\"} 1"
+            ),
+            "{page}"
+        );
+        assert!(
+            page.contains(
+                "http_request_duration_seconds_count{method=\"GET\",route=\"/health\"} 1"
+            ),
+            "{page}"
+        );
+    }
+
+    #[test]
+    fn connections_are_counted_while_they_live() {
+        let metrics = Metrics::new();
+        let one = metrics.connection("http");
+        let two = metrics.connection("http");
+        assert!(page(&metrics).contains("llm_config_connections{listener=\"http\"} 2"));
+        drop((one, two));
+        assert!(page(&metrics).contains("llm_config_connections{listener=\"http\"} 0"));
+    }
+
+    #[test]
+    fn processor_time_is_not_rounded_to_seconds() {
+        let metrics = Metrics::new();
+        let mut waste = 0_u64;
+        // Ends when the process has used a fraction of a second, however fast the machine is.
+        for round in 0..u64::MAX {
+            waste = waste.wrapping_mul(31).wrapping_add(round);
+            if round % 1_000_000 == 0 {
+                let page = page(&metrics);
+                let line =
+                    page.lines().find(|l| l.starts_with("process_cpu_seconds_total ")).unwrap();
+                let seconds: f64 = line.split_whitespace().nth(1).unwrap().parse().unwrap();
+                if seconds.fract() > 0.0 {
+                    return;
+                }
+            }
+        }
+        panic!("processor time has no fraction ({waste})");
+    }
+}

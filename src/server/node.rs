@@ -1,0 +1,294 @@
+//! One running node: binds the listeners, starts the replica and the service, serves, and stops in order.
+//!
+//! All sockets are bound before anything on the disk is touched. It decides nothing about requests.
+
+mod listener;
+
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use llm_config_domain::query;
+use llm_config_replica::{Advertise, Config, Replica, StartError, Tuning};
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tower::ServiceExt;
+
+use crate::metrics::{self, Metrics, NodeSample};
+use crate::service::{Service, ServiceLimits, Shared, SharedLimits};
+use crate::settings::Settings;
+use crate::{grpc, http};
+use listener::Listener;
+
+/// Connections of clients on each of the two client listeners.
+const CLIENT_CONNECTIONS_MAX: usize = 8_192;
+const METRICS_CONNECTIONS_MAX: usize = 64;
+/// How long requests in flight may take once the node is asked to stop.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long the replica may take to hand over leadership, flush and close.
+const REPLICA_STOP_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// Why a node did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum NodeError {
+    /// A listener's address is taken or not of this machine.
+    #[error(
+        "{flag} {address}: cannot listen there ({source}); stop what uses the address or choose another one"
+    )]
+    Bind {
+        /// The flag that sets the address.
+        flag: &'static str,
+        /// The address.
+        address: SocketAddr,
+        /// What the system answered.
+        source: std::io::Error,
+    },
+    /// The replica refused.
+    #[error(transparent)]
+    Replica(#[from] StartError),
+}
+
+impl NodeError {
+    /// The program's exit code: 1 a fault of the machine, 2 usage, 3 the data directory.
+    #[must_use]
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::Bind { .. } | Self::Replica(StartError::Runtime(_)) => 1,
+            Self::Replica(StartError::Usage(_)) => 2,
+            Self::Replica(StartError::DataDir(_)) => 3,
+        }
+    }
+}
+
+/// Where a node listens, after the system has chosen ports that were given as 0.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Addresses {
+    /// REST API and health; takes gRPC too.
+    pub http: SocketAddr,
+    /// `GET /metrics`.
+    pub metrics: SocketAddr,
+    /// Client gRPC.
+    pub grpc: SocketAddr,
+    /// Node-to-node gRPC.
+    pub raft: SocketAddr,
+}
+
+/// The four bound sockets of a node.
+#[derive(Debug)]
+pub struct Sockets {
+    http: TcpListener,
+    metrics: TcpListener,
+    grpc: TcpListener,
+    raft: TcpListener,
+    addresses: Addresses,
+}
+
+impl Sockets {
+    /// Binds all four, or says which one could not be.
+    pub fn bind(settings: &Settings) -> Result<Self, NodeError> {
+        let mut bound = Vec::with_capacity(4);
+        for (flag, address) in settings.listeners() {
+            let open = || {
+                let listener = TcpListener::bind(address)?;
+                listener.set_nonblocking(true)?;
+                let local = listener.local_addr()?;
+                Ok((listener, local))
+            };
+            bound.push(open().map_err(|source| NodeError::Bind { flag, address, source })?);
+        }
+        let Ok([http, metrics, grpc, raft]) = <[_; 4]>::try_from(bound) else {
+            unreachable!("settings have four listeners");
+        };
+        Ok(Self {
+            addresses: Addresses { http: http.1, metrics: metrics.1, grpc: grpc.1, raft: raft.1 },
+            http: http.0,
+            metrics: metrics.0,
+            grpc: grpc.0,
+            raft: raft.0,
+        })
+    }
+
+    /// Where they listen.
+    #[must_use]
+    pub fn addresses(&self) -> Addresses {
+        self.addresses
+    }
+}
+
+/// A node that serves.
+pub struct Node {
+    addresses: Addresses,
+    replica: Replica,
+    service: Service,
+    health: grpc::HealthReporter,
+    tasks: TaskTracker,
+    closing: CancellationToken,
+    abort: CancellationToken,
+}
+
+impl std::fmt::Debug for Node {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Node").field("addresses", &self.addresses).finish_non_exhaustive()
+    }
+}
+
+impl Node {
+    /// Opens the data directory and serves. The cluster may still be without a leader when this returns.
+    pub async fn start(settings: &Settings, sockets: Sockets) -> Result<Self, NodeError> {
+        let Sockets { http, metrics: metrics_socket, grpc, raft, addresses } = sockets;
+        let metrics = Arc::new(Metrics::new());
+        let cache_bytes = usize::try_from(settings.cache_bytes).unwrap_or(usize::MAX);
+        let shared = Shared::new(
+            SharedLimits { cache_bytes, ..SharedLimits::default() },
+            Arc::clone(&metrics),
+        );
+        let replica =
+            Replica::start(replica_config(settings, addresses, raft), shared.clone()).await?;
+        metrics.sample_with({
+            let replica = replica.clone();
+            move || sample(&replica)
+        });
+        let limits =
+            ServiceLimits { request_timeout: settings.request_timeout, ..ServiceLimits::default() };
+        let service = Service::new(replica.clone(), shared, Arc::clone(&metrics), limits);
+        let (grpc_router, health) = grpc::router(&service);
+        show_routes(&metrics);
+        let node = Self {
+            addresses,
+            replica,
+            service,
+            health,
+            tasks: TaskTracker::new(),
+            closing: CancellationToken::new(),
+            abort: CancellationToken::new(),
+        };
+        let http_router =
+            both(http::router(http::AppState::new(node.service.clone())), grpc_router.clone());
+        node.serve("http", http, http_router, CLIENT_CONNECTIONS_MAX)?;
+        node.serve("grpc", grpc, grpc_router, CLIENT_CONNECTIONS_MAX)?;
+        node.serve("metrics", metrics_socket, metrics::router(metrics), METRICS_CONNECTIONS_MAX)?;
+        node.tasks.spawn(grpc::report_health(
+            node.replica.clone(),
+            node.health.clone(),
+            node.closing.clone(),
+        ));
+        tracing::info!(node_id = settings.node_id, http = %addresses.http, metrics = %addresses.metrics,
+            grpc = %addresses.grpc, raft = %addresses.raft, data_dir = %settings.data_dir.display(), "the node serves");
+        Ok(node)
+    }
+
+    fn serve(
+        &self,
+        name: &'static str,
+        socket: TcpListener,
+        router: Router,
+        connections_max: usize,
+    ) -> Result<(), StartError> {
+        let socket = tokio::net::TcpListener::from_std(socket).map_err(|error| {
+            StartError::Runtime(format!("the {name} listener cannot be used: {error}"))
+        })?;
+        let listener = Listener {
+            name,
+            router,
+            connections_max,
+            metrics: Arc::clone(self.service.metrics()),
+            tasks: self.tasks.clone(),
+            closing: self.closing.clone(),
+            abort: self.abort.clone(),
+        };
+        self.tasks.spawn(listener.serve(socket));
+        Ok(())
+    }
+
+    /// Where the node listens.
+    #[must_use]
+    pub fn addresses(&self) -> Addresses {
+        self.addresses
+    }
+
+    /// What the node serves.
+    #[must_use]
+    pub fn service(&self) -> &Service {
+        &self.service
+    }
+
+    /// Resolves when the node can no longer be trusted and the process has to end.
+    pub async fn failure(&self) -> NodeError {
+        self.replica.failure().await.into()
+    }
+
+    /// Takes no more work, lets what is in flight finish for a bounded time, hands over leadership, closes the storage.
+    pub async fn stop(self) {
+        self.closing.cancel();
+        self.service.stop_watches();
+        grpc::end_health_watches(self.health).await;
+        self.tasks.close();
+        if timeout(DRAIN_TIMEOUT, self.tasks.wait()).await.is_err() {
+            tracing::warn!(
+                open = self.tasks.len(),
+                "requests were still open after {DRAIN_TIMEOUT:?} and are cut off"
+            );
+            self.abort.cancel();
+            self.tasks.wait().await;
+        }
+        self.service.metrics().stop_sampling();
+        if timeout(REPLICA_STOP_TIMEOUT, self.replica.shutdown()).await.is_err() {
+            tracing::warn!(
+                "the replica did not close within {REPLICA_STOP_TIMEOUT:?}; its log is safe without"
+            );
+        }
+    }
+}
+
+/// Wildcards were refused by the settings, so a bound address means something to others too.
+fn replica_config(settings: &Settings, addresses: Addresses, raft: TcpListener) -> Config {
+    let told = |advertised: &Option<String>, bound: SocketAddr| {
+        advertised.clone().unwrap_or_else(|| bound.to_string())
+    };
+    Config {
+        node_id: settings.node_id,
+        data_dir: settings.data_dir.clone(),
+        raft_listener: raft,
+        advertise: Advertise {
+            http: told(&settings.advertise_http, addresses.http),
+            grpc: told(&settings.advertise_grpc, addresses.grpc),
+            raft: told(&settings.advertise_raft, addresses.raft),
+        },
+        initial_cluster: settings.initial_cluster.clone(),
+        history_limit: settings.history_limit,
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        tuning: Tuning::default(),
+    }
+}
+
+fn sample(replica: &Replica) -> NodeSample {
+    NodeSample {
+        status: replica.status(),
+        stats: replica.stats(),
+        ready: replica.ready(),
+        leader_contact_age: replica.leader_contact_age(),
+        active: query::meta(&replica.view()).ok().map(|meta| meta.active),
+    }
+}
+
+/// The routes of the API document, so that their series exist before the first request.
+fn show_routes(metrics: &Metrics) {
+    for (route, item) in http::document().paths.paths {
+        let methods =
+            [("GET", item.get), ("PUT", item.put), ("POST", item.post), ("DELETE", item.delete)];
+        for (method, _) in methods.into_iter().filter(|(_, operation)| operation.is_some()) {
+            metrics.http_known_route(method, &route);
+        }
+    }
+}
+
+/// One port for both kinds of clients: what says it is gRPC goes there, everything else is HTTP.
+fn both(http: Router, grpc: Router) -> Router {
+    let choose = tower::service_fn(move |request: axum::extract::Request| {
+        let router = if grpc::is_grpc(request.headers()) { grpc.clone() } else { http.clone() };
+        router.oneshot(request)
+    });
+    Router::new().fallback_service(choose)
+}

@@ -1,0 +1,303 @@
+//! Serves a router on a bound socket: HTTP/1.1 and HTTP/2 in clear text, told apart by the first bytes.
+//!
+//! Everything a stranger can open is bounded: connections, the time to say what protocol is spoken and to send a head,
+//! streams of a connection, size of the headers. Closing stops new work first and gives the old a time to finish.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use axum::Router;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto;
+use hyper_util::service::TowerToHyperService;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::metrics::Metrics;
+
+/// Time in which a client says which protocol it speaks, and sends the head of each HTTP/1.1 request.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
+/// Pause after the system refused a connection (usually: too many open files), so that the loop does not spin.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+const HTTP1_BUFFER_BYTES: usize = 64 << 10;
+const HTTP2_STREAMS_MAX: u32 = 1_024;
+const HTTP2_HEADER_BYTES_MAX: u32 = 32 << 10;
+const HTTP2_STREAM_WINDOW_BYTES: u32 = 1 << 20;
+const HTTP2_CONNECTION_WINDOW_BYTES: u32 = 4 << 20;
+const HTTP2_KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(20);
+const HTTP2_KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(20);
+/// What every HTTP/2 client sends first (RFC 9113, section 3.4).
+const HTTP2_PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+/// What a listener serves, and when it ends.
+#[derive(Clone)]
+pub(super) struct Listener {
+    /// Word of the metrics.
+    pub(super) name: &'static str,
+    pub(super) router: Router,
+    pub(super) connections_max: usize,
+    pub(super) metrics: Arc<Metrics>,
+    /// Owner of the connections' tasks.
+    pub(super) tasks: TaskTracker,
+    /// No new connections and requests; those in flight finish.
+    pub(super) closing: CancellationToken,
+    /// Connections end at once.
+    pub(super) abort: CancellationToken,
+}
+
+impl Listener {
+    /// Accepts until closing. With all connections in use, new ones wait in the system's queue.
+    pub(super) async fn serve(self, listener: TcpListener) {
+        self.metrics.known_listener(self.name);
+        let connections = Arc::new(Semaphore::new(self.connections_max));
+        loop {
+            let accepted = tokio::select! {
+                () = self.closing.cancelled() => return,
+                permit = Arc::clone(&connections).acquire_owned() => match permit {
+                    Ok(permit) => tokio::select! {
+                        () = self.closing.cancelled() => return,
+                        accepted = listener.accept() => accepted.map(|(stream, _)| (stream, permit)),
+                    },
+                    // Nobody closes the semaphore.
+                    Err(_) => return,
+                },
+            };
+            match accepted {
+                Ok((stream, permit)) => {
+                    let this = self.clone();
+                    let open = self.metrics.connection(self.name);
+                    self.tasks.spawn(async move {
+                        // A client that breaks its connection is its own affair.
+                        let _broken = this.serve_connection(stream).await;
+                        drop((open, permit));
+                    });
+                }
+                Err(error) => {
+                    tracing::warn!(listener = self.name, %error, "a connection could not be accepted");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                }
+            }
+        }
+    }
+
+    async fn serve_connection(
+        &self,
+        stream: TcpStream,
+    ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+        stream.set_nodelay(true)?;
+        let greeted = tokio::select! {
+            () = self.closing.cancelled() => return Ok(()),
+            greeted = timeout(HEAD_TIMEOUT, Greeted::read(stream)) => greeted??,
+        };
+        let builder = protocol(greeted.speaks_http2());
+        let service = TowerToHyperService::new(self.router.clone());
+        let connection = builder.serve_connection(TokioIo::new(greeted), service);
+        tokio::pin!(connection);
+        tokio::select! {
+            done = connection.as_mut() => return done,
+            () = self.closing.cancelled() => connection.as_mut().graceful_shutdown(),
+        }
+        tokio::select! {
+            done = connection => done,
+            () = self.abort.cancelled() => Ok(()),
+        }
+    }
+}
+
+fn protocol(http2: bool) -> auto::Builder<TokioExecutor> {
+    let mut builder = auto::Builder::new(TokioExecutor::new());
+    builder
+        .http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD_TIMEOUT)
+        .max_buf_size(HTTP1_BUFFER_BYTES);
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(HTTP2_STREAMS_MAX)
+        .max_header_list_size(HTTP2_HEADER_BYTES_MAX)
+        .initial_stream_window_size(HTTP2_STREAM_WINDOW_BYTES)
+        .initial_connection_window_size(HTTP2_CONNECTION_WINDOW_BYTES)
+        .keep_alive_interval(HTTP2_KEEP_ALIVE_INTERVAL)
+        .keep_alive_timeout(HTTP2_KEEP_ALIVE_TIMEOUT);
+    if http2 { builder.http2_only() } else { builder.http1_only() }
+}
+
+/// A connection whose first bytes have been read to see what it speaks, and are read once more by the server.
+///
+/// hyper-util can tell the protocols apart as well, but waits without limit for a client that says nothing.
+struct Greeted {
+    stream: TcpStream,
+    first: [u8; HTTP2_PREFACE.len()],
+    read: usize,
+    given_back: usize,
+}
+
+impl Greeted {
+    async fn read(stream: TcpStream) -> io::Result<Self> {
+        let mut this = Self { stream, first: [0; HTTP2_PREFACE.len()], read: 0, given_back: 0 };
+        while this.read < HTTP2_PREFACE.len() && HTTP2_PREFACE.starts_with(&this.first[..this.read])
+        {
+            match this.stream.read(&mut this.first[this.read..]).await? {
+                0 => return Err(io::ErrorKind::UnexpectedEof.into()),
+                n => this.read += n,
+            }
+        }
+        Ok(this)
+    }
+
+    fn speaks_http2(&self) -> bool {
+        self.first == *HTTP2_PREFACE
+    }
+}
+
+impl AsyncRead for Greeted {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let waiting = &self.first[self.given_back..self.read];
+        if waiting.is_empty() {
+            return Pin::new(&mut self.stream).poll_read(cx, buf);
+        }
+        let n = waiting.len().min(buf.remaining());
+        buf.put_slice(&waiting[..n]);
+        self.given_back += n;
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Greeted {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, bytes)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(cx, slices)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::AsyncWriteExt;
+
+    use super::*;
+
+    struct Served {
+        address: std::net::SocketAddr,
+        metrics: Arc<Metrics>,
+        closing: CancellationToken,
+        tasks: TaskTracker,
+    }
+
+    async fn serve(router: Router, connections_max: usize) -> Served {
+        let socket = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = socket.local_addr().unwrap();
+        let (metrics, tasks, closing) =
+            (Arc::new(Metrics::new()), TaskTracker::new(), CancellationToken::new());
+        let listener = Listener {
+            name: "http",
+            router,
+            connections_max,
+            metrics: Arc::clone(&metrics),
+            tasks: tasks.clone(),
+            closing: closing.clone(),
+            abort: CancellationToken::new(),
+        };
+        tasks.spawn(listener.serve(socket));
+        Served { address, metrics, closing, tasks }
+    }
+
+    fn hello() -> Router {
+        Router::new().route("/", axum::routing::get(|| async { "hello" }))
+    }
+
+    async fn exchange(stream: &mut TcpStream, request: &[u8]) -> String {
+        stream.write_all(request).await.unwrap();
+        let mut answer = Vec::new();
+        timeout(Duration::from_secs(10), stream.read_to_end(&mut answer)).await.unwrap().unwrap();
+        String::from_utf8_lossy(&answer).into_owned()
+    }
+
+    #[tokio::test]
+    async fn a_request_in_single_bytes_is_answered() {
+        let served = serve(hello(), 10).await;
+        let mut stream = TcpStream::connect(served.address).await.unwrap();
+        stream.set_nodelay(true).unwrap();
+        let request = b"GET / HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n";
+        for byte in &request[..request.len() - 1] {
+            stream.write_all(&[*byte]).await.unwrap();
+            stream.flush().await.unwrap();
+        }
+        let answer = exchange(&mut stream, &request[request.len() - 1..]).await;
+        assert!(answer.starts_with("HTTP/1.1 200") && answer.ends_with("hello"), "{answer}");
+    }
+
+    #[tokio::test]
+    async fn http2_without_upgrade_is_answered_with_a_settings_frame() {
+        let served = serve(hello(), 10).await;
+        let mut stream = TcpStream::connect(served.address).await.unwrap();
+        stream.write_all(HTTP2_PREFACE).await.unwrap();
+        stream.write_all(&[0, 0, 0, 4, 0, 0, 0, 0, 0]).await.unwrap();
+        let mut frame = [0; 9];
+        timeout(Duration::from_secs(10), stream.read_exact(&mut frame)).await.unwrap().unwrap();
+        assert_eq!(frame[3], 4, "the first frame is SETTINGS: {frame:?}");
+    }
+
+    #[tokio::test]
+    async fn closing_ends_idle_connections_and_accepts_no_more() {
+        let served = serve(hello(), 10).await;
+        let mut idle = TcpStream::connect(served.address).await.unwrap();
+        idle.write_all(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
+        let mut first = [0; 12];
+        idle.read_exact(&mut first).await.unwrap();
+        served.closing.cancel();
+        served.tasks.close();
+        timeout(Duration::from_secs(10), served.tasks.wait()).await.expect("connections drain");
+        assert!(TcpStream::connect(served.address).await.is_err());
+    }
+
+    #[tokio::test]
+    async fn connections_beyond_the_bound_wait_for_a_place() {
+        let served = serve(hello(), 1).await;
+        let mut first = TcpStream::connect(served.address).await.unwrap();
+        first.write_all(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
+        let mut head = [0; 12];
+        first.read_exact(&mut head).await.unwrap();
+        let request = b"GET / HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n";
+        let mut second = TcpStream::connect(served.address).await.unwrap();
+        second.write_all(request).await.unwrap();
+        let page = String::from_utf8(served.metrics.render().unwrap()).unwrap();
+        assert!(page.contains("llm_config_connections{listener=\"http\"} 1"), "{page}");
+        drop(first);
+        assert!(exchange(&mut second, b"").await.starts_with("HTTP/1.1 200"));
+    }
+}

@@ -1,0 +1,260 @@
+//! The use cases of a node, in one place for every gateway: parse, check, then propose or read.
+//!
+//! It renders nothing and knows no transport. Each call counts itself once, by operation and by error code.
+
+mod cursor;
+mod diff;
+mod pages;
+mod read;
+mod requests;
+mod shared;
+mod watches;
+mod writes;
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::{Duration, Instant};
+
+use llm_config_domain::{Address, Environment, Key, Namespace, QueryError, Rejection};
+use llm_config_replica::{Replica, Status, View};
+
+use crate::admission::Admission;
+use crate::error::{Effect, ServiceError};
+use crate::metrics::Metrics;
+
+pub use requests::*;
+pub use shared::{Shared, SharedLimits};
+
+/// Every value of the label `operation`.
+pub const OPERATIONS: [&str; 13] = [
+    "set",
+    "get",
+    "delete",
+    "list",
+    "rollback",
+    "txn",
+    "watch",
+    "history",
+    "diff",
+    "resolve",
+    "namespaces",
+    "cluster",
+    "compact",
+];
+
+/// Who acts while nobody can authenticate.
+const ACTOR: &str = "anonymous";
+
+/// The bounds of the service.
+#[derive(Debug, Clone, Copy)]
+pub struct ServiceLimits {
+    /// Longest time that a call may take.
+    pub request_timeout: Duration,
+    /// Calls in flight.
+    pub requests: usize,
+    /// Bytes of request bodies in flight.
+    pub request_bytes: usize,
+}
+
+impl Default for ServiceLimits {
+    fn default() -> Self {
+        ServiceLimits {
+            request_timeout: Duration::from_secs(5),
+            requests: 4_096,
+            request_bytes: 64 << 20,
+        }
+    }
+}
+
+/// A handle; clones share everything.
+#[derive(Clone)]
+pub struct Service {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    replica: Replica,
+    shared: Arc<Shared>,
+    metrics: Arc<Metrics>,
+    admission: Admission,
+    request_timeout: Duration,
+    started: Instant,
+    /// A compaction of this node's storage is under way.
+    compacting: AtomicBool,
+}
+
+impl Service {
+    pub fn new(
+        replica: Replica,
+        shared: Arc<Shared>,
+        metrics: Arc<Metrics>,
+        limits: ServiceLimits,
+    ) -> Self {
+        shared.seed(replica.applied_revision());
+        let admission = Admission::new(limits.requests, limits.request_bytes, metrics.clone());
+        let inner = Inner {
+            replica,
+            shared,
+            metrics,
+            admission,
+            request_timeout: limits.request_timeout,
+            started: Instant::now(),
+            compacting: AtomicBool::new(false),
+        };
+        Service { inner: Arc::new(inner) }
+    }
+
+    /// A call that ends after `timeout`, and after the configured time at the latest.
+    pub fn context(&self, timeout: Option<Duration>) -> Context {
+        let timeout = timeout
+            .map_or(self.inner.request_timeout, |asked| asked.min(self.inner.request_timeout));
+        Context { actor: ACTOR.to_owned(), deadline: Instant::now() + timeout }
+    }
+
+    pub fn replica(&self) -> &Replica {
+        &self.inner.replica
+    }
+
+    pub fn metrics(&self) -> &Arc<Metrics> {
+        &self.inner.metrics
+    }
+
+    pub fn admission(&self) -> &Admission {
+        &self.inner.admission
+    }
+
+    pub fn started(&self) -> Instant {
+        self.inner.started
+    }
+
+    /// The cluster as this node sees it.
+    pub fn cluster(&self) -> Status {
+        self.inner.metrics.operation("cluster");
+        self.inner.replica.status()
+    }
+
+    /// Revisions that the cache is behind storage; it does not answer while it is.
+    pub fn cache_lag(&self) -> u64 {
+        self.inner.shared.lag(self.inner.replica.applied_revision())
+    }
+
+    /// Ends every watch, so that their connections can be drained.
+    pub fn stop_watches(&self) {
+        self.inner.shared.hub.stop();
+    }
+
+    fn counted<T>(
+        &self,
+        operation: &'static str,
+        result: Result<T, ServiceError>,
+    ) -> Result<T, ServiceError> {
+        self.inner.metrics.operation(operation);
+        if let Err(error) = &result {
+            self.inner.metrics.error(operation, error.code());
+        }
+        result
+    }
+
+    /// The applied state, and the revision that it is at.
+    fn view(&self) -> Result<(View, u64), ServiceError> {
+        let view = self.inner.replica.view();
+        let revision = view
+            .revision()
+            .map_err(|error| query_error(error, 0, || "there is no state".into()))?;
+        Ok((view, revision))
+    }
+
+    /// Holds an answer from storage back until the cache has seen its revision too, so that reads of one node never go
+    /// back. Storage is ahead only while one batch is being taken over.
+    async fn await_published(&self, context: &Context, revision: u64) -> Result<(), ServiceError> {
+        let shared = &self.inner.shared;
+        if shared.abreast_of(revision).is_some() {
+            return Ok(());
+        }
+        tokio::time::timeout_at(context.deadline.into(), shared.hub.reached(revision))
+            .await
+            .map_err(|_| ServiceError::Overloaded { reason: "changes are being taken over".into() })
+    }
+
+    /// Runs a read that may touch many blocks off the threads that serve connections.
+    async fn on_view<T: Send + 'static>(
+        &self,
+        context: &Context,
+        read: impl FnOnce(&View, u64) -> Result<T, ServiceError> + Send + 'static,
+    ) -> Result<T, ServiceError> {
+        let service = self.clone();
+        let task = tokio::task::spawn_blocking(move || {
+            let (view, revision) = service.view()?;
+            Ok::<_, ServiceError>((read(&view, revision), revision))
+        });
+        let (result, revision) = match tokio::time::timeout_at(context.deadline.into(), task).await
+        {
+            Ok(Ok(read)) => read?,
+            Ok(Err(error)) => return Err(internal(format!("the read broke off: {error}"))),
+            Err(_) => {
+                return Err(ServiceError::Overloaded {
+                    reason: "the read did not finish in time".into(),
+                });
+            }
+        };
+        self.await_published(context, revision).await?;
+        result
+    }
+}
+
+fn internal(reason: String) -> ServiceError {
+    ServiceError::Internal { reason, effect: Effect::No }
+}
+
+/// Renders a refusal of the state machine; `what` says what a "not found" was about.
+fn refused(rejection: Rejection, what: impl FnOnce() -> String) -> ServiceError {
+    match rejection {
+        Rejection::NotFound => ServiceError::NotFound { what: what(), revision: None },
+        Rejection::VersionConflict { current_version } => {
+            ServiceError::VersionConflict { current_version }
+        }
+        Rejection::Compacted { oldest_revision } => {
+            ServiceError::RevisionCompacted { oldest_revision }
+        }
+        Rejection::IdempotencyKeyReused => ServiceError::IdempotencyKeyReused,
+        Rejection::IdempotencyTableFull => ServiceError::Overloaded {
+            reason: "too many idempotency keys were used in the last 10 minutes".into(),
+        },
+        Rejection::NotFounded => {
+            ServiceError::NotReady { reason: "the cluster is being founded".into() }
+        }
+        Rejection::TooLarge { what, limit, .. } => {
+            ServiceError::PayloadTooLarge { what: what.into(), limit }
+        }
+        Rejection::InvalidArgument(invalid) => invalid.into(),
+        // Answers to commands that only nodes propose.
+        Rejection::AlreadyFounded { .. } | Rejection::NodeIdTaken { .. } => {
+            internal(rejection.to_string())
+        }
+    }
+}
+
+fn query_error(error: QueryError, revision: u64, what: impl FnOnce() -> String) -> ServiceError {
+    match error {
+        QueryError::Refused(Rejection::NotFound) => {
+            ServiceError::NotFound { what: what(), revision: Some(revision) }
+        }
+        QueryError::Refused(rejection) => refused(rejection, what),
+        QueryError::Store(error) => internal(format!("storage: {error}")),
+    }
+}
+
+/// An empty environment means base.
+fn environment(text: &str) -> Result<Environment, ServiceError> {
+    if text.is_empty() { Ok(Environment::Base) } else { Ok(Environment::parse(text)?) }
+}
+
+impl Target {
+    fn parse(&self) -> Result<Address, ServiceError> {
+        Ok(Address {
+            namespace: Namespace::parse(&self.namespace)?,
+            key: Key::parse(&self.key)?,
+            environment: environment(&self.environment)?,
+        })
+    }
+}

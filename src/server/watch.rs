@@ -1,0 +1,330 @@
+//! Change streams: one bounded ring of recent revisions, and a cursor for each watcher.
+//!
+//! A watcher has no queue of its own. It wakes when something was applied and pulls what comes next, from the ring or,
+//! when it is behind the ring, from the replicated change log; so a slow watcher costs nothing and loses nothing, until
+//! the change log itself forgot what it needs (`REVISION_COMPACTED`). All changes of a revision are delivered together.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use llm_config_domain::{Change, Environment, Namespace};
+use parking_lot::Mutex;
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use crate::error::ServiceError;
+use crate::metrics::Metrics;
+
+/// Revisions that a watcher takes at a time.
+const PULL_REVISIONS: usize = 16;
+
+/// The bounds of a hub.
+#[derive(Debug, Clone, Copy)]
+pub struct WatchLimits {
+    pub ring_revisions: usize,
+    pub ring_bytes: usize,
+    pub watchers: usize,
+    /// Longest time between two bookmarks.
+    pub bookmark_interval: Duration,
+}
+
+/// Everything up to and including `revision` was delivered; without changes it is a bookmark.
+#[derive(Debug, Clone)]
+pub struct WatchBatch {
+    pub revision: u64,
+    pub changes: Vec<Change>,
+}
+
+/// The durable source behind the ring.
+pub trait ChangeLog: Send + Sync + 'static {
+    /// The newest revision it holds.
+    fn revision(&self) -> Result<u64, ServiceError>;
+    /// The changes of `from` and later revisions, oldest first, of at most `limit` revisions.
+    fn changes(&self, from: u64, limit: usize) -> Result<Vec<WatchBatch>, ServiceError>;
+}
+
+/// Which changes a watcher wants.
+#[derive(Debug, Clone, Default)]
+pub struct Filter {
+    pub namespace: Option<Namespace>,
+    pub prefix: String,
+    pub environment: Option<Environment>,
+}
+
+impl Filter {
+    fn accepts(&self, change: &Change) -> bool {
+        let address = &change.entry.address;
+        self.namespace.as_ref().is_none_or(|namespace| *namespace == address.namespace)
+            && self.environment.is_none_or(|environment| environment == address.environment)
+            && address.key.as_str().starts_with(&self.prefix)
+    }
+
+    fn select(&self, batch: &WatchBatch) -> Vec<Change> {
+        batch.changes.iter().filter(|change| self.accepts(change)).cloned().collect()
+    }
+}
+
+/// Where a watch begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WatchFrom {
+    /// With the next change.
+    Now,
+    /// With this revision itself; 0 means now.
+    Revision(u64),
+    /// With the revision after this one.
+    After(u64),
+}
+
+#[derive(Default)]
+struct Ring {
+    /// Consecutive revisions.
+    batches: VecDeque<Arc<WatchBatch>>,
+    bytes: usize,
+}
+
+impl Ring {
+    fn push(&mut self, batch: Arc<WatchBatch>, limits: &WatchLimits) {
+        let follows = self.batches.back().is_none_or(|last| last.revision + 1 == batch.revision);
+        if !follows {
+            self.clear();
+        }
+        self.bytes += bytes(&batch);
+        self.batches.push_back(batch);
+        while self.batches.len() > limits.ring_revisions || self.bytes > limits.ring_bytes {
+            let Some(oldest) = self.batches.pop_front() else { break };
+            self.bytes -= bytes(&oldest);
+        }
+    }
+
+    fn clear(&mut self) {
+        self.batches.clear();
+        self.bytes = 0;
+    }
+
+    /// What follows from `next` on; nothing when the ring does not reach back, or not yet up, to it.
+    fn from(&self, next: u64) -> VecDeque<Arc<WatchBatch>> {
+        let Some(first) = self.batches.front() else { return VecDeque::new() };
+        let Some(offset) = next.checked_sub(first.revision) else { return VecDeque::new() };
+        let Ok(offset) = usize::try_from(offset) else { return VecDeque::new() };
+        self.batches.iter().skip(offset).take(PULL_REVISIONS).cloned().collect()
+    }
+}
+
+fn bytes(batch: &WatchBatch) -> usize {
+    batch.changes.iter().map(|change| change.entry.size()).sum()
+}
+
+#[derive(Debug, Clone, Copy, Default)]
+struct Head {
+    revision: u64,
+    stopped: bool,
+}
+
+/// What all watchers of a node share. Fed by the replica through `Shared`.
+pub struct WatchHub {
+    ring: Mutex<Ring>,
+    head: watch::Sender<Head>,
+    watchers: AtomicUsize,
+    limits: WatchLimits,
+    metrics: Arc<Metrics>,
+}
+
+impl WatchHub {
+    pub fn new(limits: WatchLimits, metrics: Arc<Metrics>) -> Arc<Self> {
+        Arc::new(WatchHub {
+            ring: Mutex::new(Ring::default()),
+            head: watch::Sender::new(Head::default()),
+            watchers: AtomicUsize::new(0),
+            limits,
+            metrics,
+        })
+    }
+
+    /// Takes over the changes of one applied command and wakes the watchers.
+    pub fn publish(&self, revision: u64, changes: &[Change]) {
+        let batch = Arc::new(WatchBatch { revision, changes: changes.to_vec() });
+        self.ring.lock().push(batch, &self.limits);
+        self.advance(revision);
+    }
+
+    /// The state was replaced as a whole: watchers go on from the change log.
+    pub fn reset(&self, revision: u64) {
+        self.ring.lock().clear();
+        self.advance(revision);
+    }
+
+    /// Tells a hub that has seen nothing yet what the node had applied when it started.
+    pub fn advance(&self, revision: u64) {
+        self.head.send_if_modified(|head| {
+            let newer = revision > head.revision;
+            head.revision = head.revision.max(revision);
+            newer
+        });
+    }
+
+    /// Returns once the changes up to this revision were taken over.
+    pub async fn reached(&self, revision: u64) {
+        // The sender is this hub's own, so waiting cannot fail.
+        let _ = self.head.subscribe().wait_for(|head| head.revision >= revision).await;
+    }
+
+    /// Ends every watch, now and later.
+    pub fn stop(&self) {
+        self.head.send_modify(|head| head.stopped = true);
+    }
+
+    /// Opens a watch. What cannot be served (too many watchers, a forgotten revision) is refused here.
+    pub async fn watch(
+        self: &Arc<Self>,
+        log: Arc<dyn ChangeLog>,
+        filter: Filter,
+        from: WatchFrom,
+    ) -> Result<Watcher, ServiceError> {
+        let slot = self.slot()?;
+        let next = match from {
+            WatchFrom::Now | WatchFrom::Revision(0) => log.revision()?.saturating_add(1),
+            WatchFrom::Revision(revision) => revision,
+            WatchFrom::After(revision) => revision.saturating_add(1),
+        };
+        let mut watcher = Watcher {
+            hub: self.clone(),
+            log,
+            filter,
+            head: self.head.subscribe(),
+            next,
+            pending: VecDeque::new(),
+            // The first answer is a bookmark, so that a caller knows at once that the watch stands.
+            bookmark_due: Instant::now(),
+            _slot: slot,
+        };
+        // From the log even if the ring reaches back further: every node refuses the same starts.
+        if watcher.next <= watcher.head.borrow().revision {
+            watcher.read_log().await?;
+        }
+        Ok(watcher)
+    }
+
+    fn slot(self: &Arc<Self>) -> Result<Slot, ServiceError> {
+        let open = self.watchers.fetch_add(1, Ordering::Relaxed) + 1;
+        let slot = Slot { hub: self.clone() };
+        self.metrics.watchers(open);
+        if open > self.limits.watchers {
+            self.metrics.overloaded("watches");
+            return Err(ServiceError::Overloaded {
+                reason: format!("{} watches are open", self.limits.watchers),
+            });
+        }
+        Ok(slot)
+    }
+}
+
+/// One place among the open watches.
+struct Slot {
+    hub: Arc<WatchHub>,
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        let before = self.hub.watchers.fetch_sub(1, Ordering::Relaxed);
+        self.hub.metrics.watchers(before.saturating_sub(1));
+    }
+}
+
+/// One open watch.
+pub struct Watcher {
+    hub: Arc<WatchHub>,
+    log: Arc<dyn ChangeLog>,
+    filter: Filter,
+    head: watch::Receiver<Head>,
+    /// The next revision to deliver: everything before it was delivered, or filtered out.
+    next: u64,
+    /// Pulled and not yet looked at; at most `PULL_REVISIONS`.
+    pending: VecDeque<Arc<WatchBatch>>,
+    bookmark_due: Instant,
+    _slot: Slot,
+}
+
+impl Watcher {
+    /// The next batch. After an error the watch is over. Dropping the future loses nothing.
+    pub async fn next(&mut self) -> Result<WatchBatch, ServiceError> {
+        loop {
+            if self.head.borrow_and_update().stopped {
+                return Err(ServiceError::NotReady {
+                    reason: "it is stopping; watch another node".into(),
+                });
+            }
+            if self.bookmark_due <= Instant::now() {
+                self.bookmark_due = Instant::now() + self.hub.limits.bookmark_interval;
+                return Ok(WatchBatch {
+                    revision: self.next.saturating_sub(1),
+                    changes: Vec::new(),
+                });
+            }
+            if let Some(batch) = self.pending.pop_front() {
+                self.next = batch.revision.saturating_add(1);
+                let changes = self.filter.select(&batch);
+                if !changes.is_empty() {
+                    return Ok(WatchBatch { revision: batch.revision, changes });
+                }
+                continue;
+            }
+            self.pull().await?;
+            if self.pending.is_empty() {
+                self.wait().await;
+            } else {
+                // A watcher whose filter accepts nothing must not keep the thread to itself.
+                tokio::task::yield_now().await;
+            }
+        }
+    }
+
+    /// Fetches what comes next, if it exists already.
+    async fn pull(&mut self) -> Result<(), ServiceError> {
+        let head = self.head.borrow().revision;
+        if self.next > head {
+            return Ok(());
+        }
+        self.pending = self.hub.ring.lock().from(self.next);
+        if self.pending.is_empty() { self.read_log().await } else { Ok(()) }
+    }
+
+    /// Fetches what comes next from the change log, where it must be.
+    async fn read_log(&mut self) -> Result<(), ServiceError> {
+        let head = self.head.borrow().revision;
+        let (log, next) = (self.log.clone(), self.next);
+        let batches = tokio::task::spawn_blocking(move || log.changes(next, PULL_REVISIONS))
+            .await
+            .map_err(|error| unreadable(&error.to_string()))??;
+        if batches.is_empty() {
+            return Err(unreadable(&format!(
+                "revision {next} is missing although {head} was applied"
+            )));
+        }
+        // The log may be ahead of the head. What is delivered must not be newer than what the cache answers with.
+        self.pending =
+            batches.into_iter().filter(|batch| batch.revision <= head).map(Arc::new).collect();
+        Ok(())
+    }
+
+    /// Sleeps until something was applied, the hub stops, or a bookmark is due.
+    async fn wait(&mut self) {
+        tokio::select! {
+            // The sender lives in the hub that this watcher holds, so this cannot fail.
+            _ = self.head.changed() => {}
+            () = tokio::time::sleep_until(self.bookmark_due) => {}
+        }
+    }
+}
+
+fn unreadable(reason: &str) -> ServiceError {
+    ServiceError::Internal {
+        reason: format!("the change log: {reason}"),
+        effect: crate::error::Effect::No,
+    }
+}
+
+#[cfg(test)]
+#[path = "watch_tests.rs"]
+mod tests;
