@@ -1,0 +1,246 @@
+//! Which crate may use which, and which module inside a crate: the arrows of ARCHITECTURE.md.
+//!
+//! Adding a crate or a top-level module means adding its line here, and deciding where it stands.
+#![allow(clippy::expect_used, reason = "a test stops at what it did not expect")]
+
+use std::collections::BTreeSet;
+
+use llm_config_policy::graph::{Graph, Kind};
+use llm_config_policy::modules::{Allowed, Modules};
+use llm_config_policy::root;
+
+/// What a crate of ours may use of ours, in the program and in its tests.
+struct Arrows {
+    name: &'static str,
+    dir: &'static str,
+    uses: &'static [&'static str],
+    tests_use: &'static [&'static str],
+}
+
+const CRATES: &[Arrows] = &[
+    Arrows { name: "llm-config-proto", dir: "proto", uses: &[], tests_use: &[] },
+    Arrows { name: "llm-config-domain", dir: "src/domain", uses: &[], tests_use: &[] },
+    Arrows {
+        name: "llm-config-replica",
+        dir: "src/replica",
+        uses: &["llm-config-domain", "llm-config-proto"],
+        tests_use: &[],
+    },
+    Arrows {
+        name: "llm-config-server",
+        dir: "src/server",
+        uses: &["llm-config-domain", "llm-config-proto", "llm-config-replica"],
+        tests_use: &["llm-config-client"],
+    },
+    Arrows {
+        name: "llm-config-client",
+        dir: "src/client",
+        uses: &["llm-config-proto"],
+        tests_use: &[],
+    },
+    Arrows { name: "llm-config-cli", dir: "src/cli", uses: &["llm-config-client"], tests_use: &[] },
+    Arrows {
+        name: "llm-config-benches",
+        dir: "benches",
+        uses: &["llm-config-client", "llm-config-domain", "llm-config-replica"],
+        tests_use: &[],
+    },
+    Arrows {
+        name: "jepsen-lite",
+        dir: "jepsen-lite",
+        uses: &["llm-config-client"],
+        tests_use: &[],
+    },
+    Arrows { name: "llm-config-policy", dir: ".ci/policy", uses: &[], tests_use: &[] },
+];
+
+/// A crate from outside, and the only ones of ours that may name it.
+const OWNED: &[(&str, &[&str])] = &[
+    ("axum", &["llm-config-server"]),
+    ("fail", &["llm-config-replica"]),
+    ("openraft", &["llm-config-replica"]),
+    ("openraft-macros", &["llm-config-replica"]),
+    ("openraft-rt", &["llm-config-replica"]),
+    ("openraft-rt-tokio", &["llm-config-replica"]),
+    ("prometheus", &["llm-config-server"]),
+    ("protox", &["llm-config-proto"]),
+    ("rocksdb", &["llm-config-replica"]),
+    ("tonic-prost-build", &["llm-config-proto"]),
+    ("utoipa", &["llm-config-server"]),
+];
+
+/// All that the rules may use: no runtime, no storage, no clock, no randomness. (`serde_json` parses values.)
+const DOMAIN_USES: &[&str] = &["bytes", "json-patch", "prost", "serde_json", "sha2", "thiserror"];
+
+/// What must not be found anywhere below a crate, however deep.
+const NEVER_BELOW: &[(&str, &[&str])] = &[
+    (
+        "llm-config-domain",
+        &["getrandom", "hyper", "jiff", "mio", "openraft", "rand", "rocksdb", "tokio", "tonic"],
+    ),
+    (
+        "llm-config-client",
+        &[
+            "librocksdb-sys",
+            "llm-config-domain",
+            "llm-config-replica",
+            "llm-config-server",
+            "openraft",
+            "prometheus",
+            "rocksdb",
+        ],
+    ),
+    ("llm-config-cli", &["librocksdb-sys", "llm-config-domain", "openraft", "rocksdb"]),
+];
+
+/// What each module of a crate may use: everything not listed is forbidden, and every module is listed.
+const MODULES: &[(&str, &[Allowed<'_>])] = &[("src/server", SERVER), ("src/replica", REPLICA)];
+
+/// `http, grpc → service → {admission, cache, watch} → error`; nothing but the node's wiring uses a gateway.
+const SERVER: &[Allowed<'_>] = &[
+    ("dev", &["logging", "node", "settings"]),
+    ("node", &["grpc", "http", "metrics", "service", "settings"]),
+    ("grpc", &["admission", "error", "service", "watch"]),
+    ("http", &["admission", "error", "health", "service", "watch"]),
+    ("health", &["http", "service"]),
+    ("service", &["admission", "cache", "error", "metrics", "watch"]),
+    ("admission", &["error", "metrics"]),
+    ("cache", &["metrics"]),
+    ("watch", &["error", "metrics"]),
+    ("metrics", &["logging", "service"]),
+    ("settings", &["logging"]),
+    ("logging", &[]),
+    ("error", &[]),
+];
+
+/// The face on top, what a crash may not take (`storage`) below everything that talks.
+const REPLICA: &[Allowed<'_>] = &[
+    (
+        "replica",
+        &[
+            "config", "error", "founding", "local", "network", "node", "observer", "propose",
+            "read", "status", "steward", "storage", "types",
+        ],
+    ),
+    ("steward", &["founding", "local", "node", "propose", "storage"]),
+    ("founding", &["error", "node"]),
+    ("network", &["codec", "failpoint", "local", "node", "propose", "read", "storage", "types"]),
+    ("propose", &["error", "node", "read", "types"]),
+    ("read", &["error", "node", "storage"]),
+    ("node", &["local", "network", "read", "storage", "types"]),
+    ("local", &["config", "error", "storage"]),
+    ("storage", &["codec", "error", "failpoint", "observer", "types"]),
+    ("codec", &["types"]),
+    ("status", &["config"]),
+    ("config", &[]),
+    ("error", &[]),
+    ("failpoint", &[]),
+    ("observer", &[]),
+    ("types", &[]),
+];
+
+/// Uses that close a circle and are meant: in a crate's folder, of one module by another. No other circle may exist.
+const MEANT: &[(&str, &str, &str)] = &[
+    // A client hands out watches, and a watch goes on with its client.
+    ("src/client", "client", "watch"),
+    // A type offers its own encoding, which knows the type.
+    ("src/domain", "command", "wire"),
+    ("src/domain", "outcome", "wire"),
+    // What the store says about itself is both a record and an answer.
+    ("src/domain", "record", "query"),
+    // A node owns its connections, and what comes in over one is handed to the node.
+    ("src/replica", "network", "node"),
+    ("src/replica", "network", "propose"),
+    ("src/replica", "network", "read"),
+    // A node owns the queue that its reads share.
+    ("src/replica", "node", "read"),
+    // The router mounts the health pages, which need what every page needs.
+    ("src/server", "http", "health"),
+    // The names of the operations that are counted are the service's.
+    ("src/server", "metrics", "service"),
+];
+
+fn graph() -> Graph {
+    Graph::of_workspace(&root()).expect("cargo metadata --locked")
+}
+
+fn modules(dir: &str) -> Modules {
+    Modules::read(&root().join(dir)).expect("readable sources")
+}
+
+#[test]
+fn crates_of_ours_depend_along_the_arrows_only() {
+    let graph = graph();
+    let members = graph.members();
+    for (name, package) in &members {
+        let arrows = CRATES.iter().find(|arrows| arrows.name == *name);
+        let arrows =
+            arrows.unwrap_or_else(|| panic!("`{name}` has no line in the table of crates"));
+        let check = |kinds: &[Kind], allowed: &[&str]| {
+            for used in graph.direct(package, kinds) {
+                let fine = !members.contains_key(used) || allowed.contains(&used);
+                assert!(fine, "`{name}` must not depend on `{used}`");
+            }
+        };
+        check(&[Kind::Normal, Kind::Build], arrows.uses);
+        check(&[Kind::Development], &[arrows.uses, arrows.tests_use].concat());
+    }
+}
+
+#[test]
+fn what_has_one_owner_is_named_by_nobody_else() {
+    let graph = graph();
+    for (name, package) in graph.members() {
+        for used in graph.direct(package, &[Kind::Normal, Kind::Build]) {
+            let owners = OWNED.iter().find(|(owned, _)| *owned == used).map(|(_, owners)| *owners);
+            let fine = owners.is_none_or(|owners| owners.contains(&name));
+            assert!(fine, "`{name}` must not use `{used}`: only {owners:?} may");
+        }
+    }
+}
+
+#[test]
+fn the_domain_uses_nothing_but_pure_crates() {
+    let graph = graph();
+    let members = graph.members();
+    let used = graph.direct(members["llm-config-domain"], &[Kind::Normal, Kind::Build]);
+    let allowed: BTreeSet<&str> = DOMAIN_USES.iter().copied().collect();
+    let extra: Vec<_> = used.difference(&allowed).collect();
+    assert!(extra.is_empty(), "not in the list of pure crates: {extra:?}");
+}
+
+#[test]
+fn nothing_heavy_hides_below_the_rules_or_the_sdk() {
+    let graph = graph();
+    let members = graph.members();
+    for (name, never) in NEVER_BELOW {
+        let below = graph.reachable(members[name]);
+        let found: Vec<_> = never.iter().filter(|never| below.contains(**never)).collect();
+        assert!(found.is_empty(), "`{name}` brings {found:?} with it");
+    }
+}
+
+#[test]
+fn modules_are_used_along_the_arrows_only() {
+    for (dir, table) in MODULES {
+        let violations = modules(dir).violations(table);
+        assert!(violations.is_empty(), "{dir}: {violations:#?}");
+    }
+}
+
+#[test]
+fn no_modules_use_each_other_in_a_circle() {
+    let graph = graph();
+    for arrows in CRATES.iter().filter(|arrows| graph.members().contains_key(arrows.name)) {
+        let mut modules = modules(arrows.dir);
+        for (_, from, to) in MEANT.iter().filter(|(dir, ..)| *dir == arrows.dir) {
+            assert!(modules.forget(from, to), "`{from}` uses `{to}` no more: take the line away");
+        }
+        if let Some(circle) = modules.cycle() {
+            let inside = |name| circle.contains(name);
+            let edges = modules.edges.iter().filter(|edge| inside(&edge.from) && inside(&edge.to));
+            let edges: Vec<_> = edges.collect();
+            panic!("{}: {} and back again: {edges:#?}", arrows.name, circle.join(" → "));
+        }
+    }
+}

@@ -1,0 +1,77 @@
+# Two commands to know: `make run` and `make test`. `make verify` checks and writes nothing, `make fix` rewrites.
+#
+# All of them build with the same profile, the same packages and the same target folder, which lies outside the tree.
+# RocksDB's C++ is the longest step of a build: .ci/rocksdb compiles it once, and every build links that library.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+export CARGO_TARGET_DIR ?= $(HOME)/.cache/llm-config/target
+export ROCKSDB_LIB_DIR := $(CARGO_TARGET_DIR)/rocksdb-$(shell awk '/^name = "librocksdb-sys"/ { getline; gsub(/"/, "", $$3); print $$3 }' Cargo.lock)
+export ROCKSDB_STATIC := 1
+
+CARGO := cargo
+# For `make run`, as in: make run ARGS='--nodes 5'
+ARGS ?=
+# For `make bench`, as in: make bench BENCH_ARGS='--help'
+BENCH_ARGS ?=
+
+.PHONY: help
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 10
+
+.PHONY: deps
+deps: ## install what the build needs beside Rust, if it is missing
+	@.ci/deps
+	@.ci/rocksdb
+
+.PHONY: build
+build: deps ## build the server, the command line client and the SDK
+	$(CARGO) build --locked --workspace
+
+.PHONY: run
+run: build ## start a three-node cluster on this machine; Ctrl-C stops it
+	@exec "$(CARGO_TARGET_DIR)/debug/llm-config-manager" dev $(ARGS)
+
+.PHONY: test
+test: deps ## run every test
+	$(CARGO) test --locked --workspace
+
+.PHONY: verify
+verify: deps verify-format verify-lint verify-policy verify-docs ## all the checks that are not tests
+
+.PHONY: verify-format
+verify-format:
+	$(CARGO) fmt --all --check
+
+.PHONY: verify-lint
+verify-lint:
+	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
+
+# Layers, dependencies and file rules: see .ci/policy. They are part of `make test` too.
+.PHONY: verify-policy
+verify-policy:
+	$(CARGO) test --locked --quiet --package llm-config-policy
+
+.PHONY: verify-docs
+verify-docs:
+	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --locked --workspace --no-deps --document-private-items
+
+.PHONY: fix
+fix: deps ## rewrite what can be rewritten: formatting, and the lints that know their own remedy
+	$(CARGO) clippy --locked --workspace --all-targets --fix --allow-dirty --allow-staged
+	$(CARGO) fmt --all
+
+.PHONY: smoke
+smoke: ## run the README's commands against a running `make run`
+	@cluster/smoke.sh
+
+.PHONY: release
+release: deps ## build optimised programs
+	$(CARGO) build --locked --release --workspace --bins
+
+.PHONY: bench
+bench: release ## measure a cluster of three processes on this machine; prints a Markdown table
+	@"$(CARGO_TARGET_DIR)/release/llm-config-load" \
+		--server-bin "$(CARGO_TARGET_DIR)/release/llm-config-manager" $(BENCH_ARGS)
