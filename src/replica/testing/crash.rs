@@ -26,7 +26,8 @@ use crate::{Advertise, Config, Replica, Tuning};
 const WORK: &str = "LLM_CONFIG_TEST_CRASH_WORK";
 const ROOT: &str = "LLM_CONFIG_TEST_CRASH_ROOT";
 const POINT: &str = "LLM_CONFIG_TEST_CRASH_POINT";
-const WRITES: u64 = 150;
+/// Writes after which a child gives up; it crashes long before.
+const WRITES_MAX: u64 = 5_000;
 const KEYS: u64 = 7;
 const TIMEOUT: Duration = Duration::from_secs(60);
 
@@ -100,7 +101,7 @@ async fn start(root: &Path) -> Replica {
 async fn write(root: &Path, arm: impl FnOnce()) {
     let replica = start(root).await;
     arm();
-    for number in 0..WRITES {
+    for number in 0..WRITES_MAX {
         let command = set(&format!("key-{}", number % KEYS), number);
         let applied = replica.propose(command, Instant::now() + TIMEOUT).await.unwrap();
         let Ok(Outcome::Set { entry, .. }) = applied.result else { panic!("refused: {applied:?}") };

@@ -101,6 +101,28 @@ fn without_a_majority_no_node_is_healthy_and_cached_reads_go_on() {
 }
 
 #[test]
+fn a_node_that_slept_does_not_unseat_the_leader() {
+    let mut cluster = Cluster::started(3);
+    let leader = cluster.leader();
+    let sleeper = (leader + 1) % 3;
+    let term =
+        |cluster: &Cluster, node: usize| cluster.nodes[node].cluster().unwrap()["term"].as_u64();
+    let before = term(&cluster, leader);
+    cluster.nodes[sleeper].signal("STOP");
+    // Long enough for its election timeout to have passed when it wakes.
+    wait_for("the leader misses it", || {
+        let members = cluster.nodes[leader].cluster()?["members"].clone();
+        let missed = members.as_array()?.iter().find(|m| m["id"] == cluster.nodes[sleeper].id)?;
+        (missed["reachable"] == false).then_some(())
+    });
+    cluster.nodes[sleeper].signal("CONT");
+    cluster.nodes[sleeper].wait_ready();
+    cluster.nodes[sleeper].put_surely("awake", "true");
+    assert_eq!(term(&cluster, leader), before, "the leader was unseated by a node that had slept");
+    assert_eq!(cluster.leader(), leader);
+}
+
+#[test]
 fn exactly_one_node_calls_itself_the_leader() {
     let mut cluster = Cluster::started(3);
     let leader = cluster.leader();

@@ -5,6 +5,7 @@ mod support;
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use serde_json::json;
@@ -89,6 +90,49 @@ fn the_data_directory_of_another_node_is_refused() {
         stderr.contains("error: ") && stderr.contains(&*first.data_dir.to_string_lossy()),
         "{stderr}"
     );
+}
+
+/// A node that ran, wrote and was stopped, and the newest write-ahead log of its Raft log.
+fn stopped_node() -> (Cluster, PathBuf) {
+    let mut cluster = Cluster::started(1);
+    for number in 0..50 {
+        cluster.nodes[0].put_surely(&format!("key-{number}"), "\"acknowledged\"");
+    }
+    cluster.nodes[0].signal("TERM");
+    assert_eq!(cluster.nodes[0].wait_exit().code(), Some(0));
+    let is_wal = |path: &PathBuf| path.extension().is_some_and(|extension| extension == "log");
+    let files = std::fs::read_dir(cluster.nodes[0].data_dir.join("log")).unwrap();
+    let wal = files.map(|file| file.unwrap().path()).filter(is_wal).max().unwrap();
+    (cluster, wal)
+}
+
+fn refused_data(node: &Node) -> String {
+    let (code, _, stderr) = finish(&mut node.command());
+    assert_eq!(code, Some(3), "{stderr}");
+    assert!(
+        stderr.contains("error: ") && stderr.contains(&*node.data_dir.to_string_lossy()),
+        "{stderr}"
+    );
+    stderr
+}
+
+#[test]
+fn a_damaged_log_is_refused() {
+    let (cluster, wal) = stopped_node();
+    let mut content = std::fs::read(&wal).unwrap();
+    let middle = content.len() / 2;
+    content[middle] ^= 1;
+    std::fs::write(&wal, content).unwrap();
+    let stderr = refused_data(&cluster.nodes[0]);
+    assert!(stderr.to_lowercase().contains("corruption"), "{stderr}");
+}
+
+#[test]
+fn a_log_that_lost_acknowledged_writes_is_refused() {
+    let (cluster, wal) = stopped_node();
+    std::fs::remove_file(wal).unwrap();
+    let stderr = refused_data(&cluster.nodes[0]);
+    assert!(stderr.contains("acknowledged data is missing"), "{stderr}");
 }
 
 #[test]
