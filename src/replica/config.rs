@@ -76,7 +76,7 @@ impl Default for Tuning {
             block_cache_bytes: 64 << 20,
             proposals_in_flight_max: 5_000,
             proposal_bytes_in_flight_max: 64 << 20,
-            disk_reserve_bytes: 64 << 20,
+            disk_reserve_bytes: 256 << 20,
             snapshot_chunk_bytes: 512 << 10,
         }
     }

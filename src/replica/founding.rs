@@ -35,13 +35,12 @@ pub(crate) async fn found(
 ) -> Result<(), StartError> {
     let initialized =
         node.raft.is_initialized().await.map_err(|error| StartError::Runtime(error.to_string()))?;
-    if initialized {
+    if initialized || initial_cluster.is_empty() {
         return Ok(());
     }
-    for (id, reply) in ask_all(node, initial_cluster).await {
-        if reply.cluster_id.is_empty() {
-            continue;
-        }
+    let replies = ask_all(node, initial_cluster).await;
+    // All of them, before any is believed: one that has not heard of this node's registration yet may answer first.
+    for (id, reply) in &replies {
         let own = node.local.node_id();
         if let Some(known) = reply.incarnations.get(&own)
             && *known != node.local.identity.incarnation
@@ -53,6 +52,8 @@ pub(crate) async fn found(
                 reply.cluster_id,
             )));
         }
+    }
+    if let Some((_, reply)) = replies.iter().find(|(_, reply)| !reply.cluster_id.is_empty()) {
         tracing::info!(cluster_id = %reply.cluster_id, "the cluster is founded already; waiting for its leader");
         return Ok(());
     }
@@ -85,7 +86,7 @@ pub(crate) async fn ask(node: &Node, id: u64, address: &str) -> Option<pb::Ident
     let same = reply.node_id == id
         && match ours.as_deref() {
             Some(ours) if !reply.cluster_id.is_empty() => ours == reply.cluster_id,
-            _ => reply.founding == node.local.founding || ours.is_none(),
+            _ => reply.founding == node.local.identity.founding || ours.is_none(),
         };
     if !same {
         tracing::warn!(

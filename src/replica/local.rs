@@ -16,8 +16,6 @@ use crate::storage::state;
 /// This node, as its transport needs it.
 pub(crate) struct Local {
     pub(crate) identity: Identity,
-    /// Digest of the founding list; empty for a node that was started without one.
-    pub(crate) founding: String,
     pub(crate) tuning: Tuning,
     pub(crate) state: Arc<state::Shared>,
     pub(crate) contacts: Contacts,
@@ -49,15 +47,9 @@ impl Failure {
 }
 
 impl Local {
-    pub(crate) fn new(
-        identity: Identity,
-        founding: String,
-        tuning: Tuning,
-        state: Arc<state::Shared>,
-    ) -> Self {
+    pub(crate) fn new(identity: Identity, tuning: Tuning, state: Arc<state::Shared>) -> Self {
         Self {
             identity,
-            founding,
             tuning,
             state,
             contacts: Contacts::new(),
@@ -100,23 +92,65 @@ pub(crate) struct Contacts {
     started: Instant,
     /// Milliseconds after `started`, plus one; 0 is never.
     leader: AtomicU64,
+    caught_up: Mutex<CaughtUp>,
     nodes: Mutex<BTreeMap<u64, Instant>>,
+}
+
+/// When this node is known to have applied everything that was committed at the time.
+#[derive(Default)]
+struct CaughtUp {
+    at: Option<Instant>,
+    /// A commit index that a leader named, and when: reaching it proves the state of that moment.
+    pending: Option<(u64, Instant)>,
+}
+
+impl CaughtUp {
+    fn settle(&mut self, applied: u64) {
+        if let Some((commit, at)) = self.pending
+            && applied >= commit
+        {
+            self.at = Some(at);
+            self.pending = None;
+        }
+    }
 }
 
 impl Contacts {
     fn new() -> Self {
-        Self { started: Instant::now(), leader: AtomicU64::new(0), nodes: Mutex::default() }
+        Self {
+            started: Instant::now(),
+            leader: AtomicU64::new(0),
+            caught_up: Mutex::default(),
+            nodes: Mutex::default(),
+        }
     }
 
-    /// A leader's message was accepted.
-    pub(crate) fn heard_from_leader(&self) {
+    /// A leader's message was accepted. It named `commit`; this node has applied `applied`.
+    pub(crate) fn heard_from_leader(&self, commit: u64, applied: u64) {
+        let now = Instant::now();
         let millis = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX - 1);
         self.leader.fetch_max(millis + 1, Ordering::Relaxed);
+        let mut caught_up = self.caught_up.lock();
+        caught_up.settle(applied);
+        if applied >= commit {
+            *caught_up = CaughtUp { at: Some(now), pending: None };
+        } else if caught_up.pending.is_none() {
+            caught_up.pending = Some((commit, now));
+        }
     }
 
+    /// How long ago a leader's message was accepted.
     pub(crate) fn leader_age(&self) -> Option<Duration> {
         let stored = self.leader.load(Ordering::Relaxed).checked_sub(1)?;
         Some(self.started.elapsed().saturating_sub(Duration::from_millis(stored)))
+    }
+
+    /// How old the state may be that has applied `applied`. A leader's voice alone proves nothing: a node that was cut off
+    /// hears it again before it has caught up.
+    pub(crate) fn staleness(&self, applied: u64) -> Option<Duration> {
+        let mut caught_up = self.caught_up.lock();
+        caught_up.settle(applied);
+        caught_up.at.map(|at| at.elapsed())
     }
 
     pub(crate) fn heard_from(&self, id: u64) {
@@ -125,5 +159,36 @@ impl Contacts {
 
     pub(crate) fn age(&self, id: u64) -> Option<Duration> {
         self.nodes.lock().get(&id).map(Instant::elapsed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_node_that_hears_the_leader_but_lags_is_stale() {
+        let contacts = Contacts::new();
+        assert_eq!(contacts.staleness(5), None);
+        contacts.heard_from_leader(100, 5);
+        assert!(contacts.leader_age().is_some());
+        assert_eq!(contacts.staleness(5), None, "it has applied 5 of 100");
+        contacts.heard_from_leader(120, 50);
+        assert_eq!(contacts.staleness(99), None);
+        assert!(
+            contacts.staleness(100).is_some(),
+            "it has what was committed at the first message"
+        );
+    }
+
+    #[test]
+    fn catching_up_proves_the_state_of_the_time_of_the_message() {
+        let contacts = Contacts::new();
+        contacts.heard_from_leader(100, 5);
+        std::thread::sleep(Duration::from_millis(20));
+        assert!(contacts.staleness(100).is_some_and(|age| age >= Duration::from_millis(20)));
+        contacts.heard_from_leader(100, 100);
+        let fresh = contacts.staleness(100);
+        assert!(fresh.is_some_and(|age| age < contacts.started.elapsed()));
     }
 }

@@ -90,6 +90,11 @@ impl Node {
         Some((id, address))
     }
 
+    /// A leader's message was accepted; it named this commit index.
+    pub(crate) fn heard_from_leader(&self, commit: u64) {
+        self.local.contacts.heard_from_leader(commit, self.local.state.progress().index);
+    }
+
     /// A client of another node; the connection is kept.
     pub(crate) fn peer(&self, address: &str) -> Result<ReplicationClient<Channel>, String> {
         let mut peers = self.peers.lock();

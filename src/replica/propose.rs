@@ -190,6 +190,10 @@ async fn forward(
     deadline: Instant,
 ) -> Attempt {
     let left = deadline.saturating_duration_since(Instant::now());
+    if left <= REPLY_MARGIN {
+        // Sent now, it could only come back as a doubt.
+        return Attempt::NotProposed(ProposeError::NoLeader);
+    }
     let Ok(mut peer) = node.peer(address) else {
         return Attempt::NotProposed(ProposeError::NoLeader);
     };

@@ -68,13 +68,20 @@ impl Replica {
     /// See [`StartError`]; nothing is changed by a refused start.
     pub async fn start(config: Config, observer: Arc<dyn Observer>) -> Result<Self, StartError> {
         check(&config)?;
-        let (directory, identity) = Directory::open(&config.data_dir, config.node_id)?;
+        let (directory, mut identity) = Directory::open(&config.data_dir, config.node_id)?;
         let is_new = !directory.log().exists();
         if is_new && config.initial_cluster.is_empty() {
             return Err(StartError::Usage(format!(
                 "{} is empty: a new node needs --initial-cluster, the list of all founding nodes",
                 config.data_dir.display()
             )));
+        }
+        let founding = founding::digest(&config.initial_cluster);
+        if identity.cluster_id.is_none() && !founding.is_empty() && founding != identity.founding {
+            identity.founding = founding;
+            directory.write_identity(&identity).map_err(|error| {
+                StartError::DataDir(format!("{}: {error}", config.data_dir.display()))
+            })?;
         }
         let directory = Arc::new(directory);
         let (state, log) = open_storage(&directory, &config.tuning, observer, &identity).await?;
@@ -87,8 +94,7 @@ impl Replica {
             raft: config.advertise.raft.clone(),
             version: config.version.clone(),
         };
-        let founding = founding::digest(&config.initial_cluster);
-        let local = Arc::new(Local::new(identity, founding, config.tuning.clone(), shared));
+        let local = Arc::new(Local::new(identity, config.tuning.clone(), shared));
         let raft = Raft::build(
             config.node_id,
             Arc::new(raft_config(&config.tuning)?),
@@ -185,16 +191,29 @@ impl Replica {
     /// How long ago this node heard from a leader; on the leader, how long ago a quorum confirmed it. `None` is never.
     #[must_use]
     pub fn leader_contact_age(&self) -> Option<Duration> {
+        self.quorum_age().unwrap_or_else(|| self.inner.node.local.contacts.leader_age())
+    }
+
+    /// How old this node's state may be: it holds every write that was acknowledged longer ago than this. `None`: nothing
+    /// is known. As exact as the clocks' rates; a leader that was cut off together with this node is believed until its
+    /// own lease ends.
+    #[must_use]
+    pub fn staleness(&self) -> Option<Duration> {
+        let local = &self.inner.node.local;
+        self.quorum_age().unwrap_or_else(|| local.contacts.staleness(local.state.progress().index))
+    }
+
+    /// On the leader: how long ago a quorum answered it. Outer `None` on other nodes.
+    fn quorum_age(&self) -> Option<Option<Duration>> {
         let metrics = self.inner.node.raft.metrics();
         let metrics = metrics.borrow_watched();
-        if metrics.state == ServerState::Leader {
-            if metrics.membership_config.voter_ids().count() == 1 {
-                return Some(Duration::ZERO);
-            }
-            return metrics.last_quorum_acked.map(|acked| acked.elapsed());
+        if metrics.state != ServerState::Leader {
+            return None;
         }
-        drop(metrics);
-        self.inner.node.local.contacts.leader_age()
+        if metrics.membership_config.voter_ids().count() == 1 {
+            return Some(Some(Duration::ZERO));
+        }
+        Some(metrics.last_quorum_acked.map(|acked| acked.elapsed()))
     }
 
     /// This node.
@@ -296,7 +315,11 @@ impl Replica {
             leader,
             term: metrics.current_term,
             last_log_index: metrics.last_log_index.unwrap_or(0),
-            committed_index: metrics.local_committed.map_or(0, |id| id.index),
+            purged_index: metrics.purged.map_or(0, |id| id.index),
+            committed_index: metrics
+                .cluster_committed
+                .max(metrics.local_committed)
+                .map_or(0, |id| id.index),
             applied_index: progress.index,
             revision: progress.revision,
             has_quorum: metrics.current_leader.is_some() && age.is_some_and(|age| age <= fresh),

@@ -60,6 +60,8 @@ pub struct Status {
     pub term: u64,
     /// Index of the last log entry on this node; 0 when the log is empty.
     pub last_log_index: u64,
+    /// Index up to which the log was purged behind a snapshot; 0 when it was not yet.
+    pub purged_index: u64,
     /// Highest index known to be committed.
     pub committed_index: u64,
     /// Highest index applied.

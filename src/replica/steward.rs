@@ -38,11 +38,9 @@ impl Steward {
             let mut rounds = tokio::time::interval(ROUND);
             rounds.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
             let mut pinged: Option<Instant> = None;
-            let mut measured: Option<Instant> = None;
             let mut identity_written = self.node.local.identity.cluster_id.is_some();
             loop {
                 rounds.tick().await;
-                self.check_core();
                 identity_written = identity_written || self.write_identity();
                 self.found().await;
                 self.register().await;
@@ -50,26 +48,40 @@ impl Steward {
                     pinged = Some(Instant::now());
                     self.ping().await;
                 }
-                if measured.is_none_or(|at| at.elapsed() >= MEASURE_INTERVAL) {
-                    measured = Some(Instant::now());
-                    measure(&self.node).await;
-                }
             }
         };
         tokio::select! {
             () = work => {}
+            () = self.watch_core() => {}
+            () = self.watch_storage() => {}
             () = self.watch_recovery() => {}
             () = self.watch_leader() => {}
             _ = stop.wait_for(|stop| *stop) => {}
         }
     }
 
-    /// The Raft core ends by itself after a storage error.
-    fn check_core(&self) {
-        let metrics = self.node.raft.metrics();
-        let state = metrics.borrow_watched().running_state.clone();
-        if let Err(error) = state {
-            self.node.local.fail(Failure::Fault(format!("replication stopped: {error}")));
+    /// The Raft core ends by itself after a storage error; a panic of it shows only in the closed channel.
+    async fn watch_core(&self) {
+        let mut metrics = self.node.raft.metrics();
+        loop {
+            let state = metrics.borrow_watched().running_state.clone();
+            if let Err(error) = state {
+                self.node.local.fail(Failure::Fault(format!("replication stopped: {error}")));
+                break;
+            }
+            if openraft::async_runtime::watch::WatchReceiver::changed(&mut metrics).await.is_err() {
+                self.node.local.fail(Failure::Fault("replication ended unexpectedly".into()));
+                break;
+            }
+        }
+        std::future::pending::<()>().await;
+    }
+
+    /// Apart from the rest: a disk that hangs must not keep other faults from being noticed.
+    async fn watch_storage(&self) {
+        loop {
+            tokio::time::sleep(MEASURE_INTERVAL).await;
+            measure(&self.node).await;
         }
     }
 
@@ -143,10 +155,27 @@ impl Steward {
         loop {
             if self.node.raft.wait_for_recovery(Some(Duration::from_secs(5))).await.is_ok() {
                 self.recovered.send_replace(true);
+                self.repair_snapshot().await;
                 break;
             }
+            // An error is the time limit, or at once the end of the core.
+            tokio::time::sleep(ROUND).await;
         }
         std::future::pending::<()>().await;
+    }
+
+    /// After a power cut the state can be ahead of the log, which is then purged up to it. A snapshot from before that
+    /// point could not bring a peer up to where the log begins.
+    async fn repair_snapshot(&self) {
+        let behind = {
+            let metrics = self.node.raft.metrics();
+            let metrics = metrics.borrow_watched();
+            metrics.purged > metrics.snapshot
+        };
+        if behind && self.node.raft.trigger().snapshot().await.is_err() {
+            // The core has ended; `watch_core` says why.
+            tracing::warn!("the snapshot that the log begins behind could not be made again");
+        }
     }
 
     async fn watch_leader(&self) {

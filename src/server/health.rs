@@ -249,6 +249,7 @@ mod tests {
             leader: None,
             term: 1,
             last_log_index: 9,
+            purged_index: 0,
             committed_index: 9,
             applied_index: 9,
             revision: 3,

@@ -389,9 +389,17 @@ impl NetSnapshot<Types> for Peer {
             self.local.tuning.snapshot_chunk_bytes,
             Arc::clone(&failed),
         );
-        let call = client.install_snapshot(self.request(chunks));
+        tokio::pin!(cancel);
+        // The first chunk before the call: reading the files for their checksums may take longer than the receiver waits.
+        let mut chunks = Box::pin(chunks);
+        let first = tokio::select! {
+            closed = &mut cancel => return Err(StreamingError::Closed(closed)),
+            first = chunks.next() => first,
+        };
+        let call =
+            client.install_snapshot(self.request(futures::stream::iter(first).chain(chunks)));
         let outcome = tokio::select! {
-            closed = cancel => return Err(StreamingError::Closed(closed)),
+            closed = &mut cancel => return Err(StreamingError::Closed(closed)),
             outcome = call => outcome,
         };
         if let Some(error) = failed.lock().take() {

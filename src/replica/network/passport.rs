@@ -22,7 +22,7 @@ pub(crate) fn stamp<T>(local: &Local, target: u64, request: &mut Request<T>) {
     insert(metadata, SOURCE, &local.node_id().to_string());
     insert(metadata, SOURCE_INCARNATION, &local.identity.incarnation);
     insert(metadata, TARGET, &target.to_string());
-    insert(metadata, FOUNDING, &local.founding);
+    insert(metadata, FOUNDING, &local.identity.founding);
     if let Some(cluster_id) = local.cluster_id() {
         insert(metadata, CLUSTER, &cluster_id);
     }
@@ -65,7 +65,7 @@ pub(crate) fn check(local: &Local, metadata: &MetadataMap) -> Result<u64, Status
         }
         (Some(_), Some(_)) => {}
         // At least one side has not heard of the founded cluster yet: the founding list must be the same.
-        _ if text(metadata, FOUNDING).unwrap_or_default() != local.founding => {
+        _ if text(metadata, FOUNDING).unwrap_or_default() != local.identity.founding => {
             return Err(refuse(format!(
                 "node {source} was started with another --initial-cluster than node {}",
                 local.node_id()

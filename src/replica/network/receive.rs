@@ -10,7 +10,7 @@ use thiserror::Error;
 use crate::codec::{CodecError, log_id_from_proto, required_vote, stored_membership_from_proto};
 use crate::failpoint::crash_point;
 use crate::storage::directory::{Directory, sync_dir};
-use crate::storage::snapshot::{SnapshotDir, is_snapshot_file};
+use crate::storage::snapshot::{self, SnapshotDir, is_snapshot_file};
 use crate::types::{SnapshotMeta, Vote};
 
 /// Files that one snapshot may consist of.
@@ -111,16 +111,25 @@ impl Receiver {
         Ok(())
     }
 
-    /// Checks that everything came, and syncs it.
+    /// Checks that everything came and is what the header says, and syncs it.
     pub(crate) fn finish(mut self) -> Result<(Vote, SnapshotMeta, SnapshotDir), ReceiveError> {
+        self.finish_files()?;
+        if self.meta.last_log_id.is_none_or(|id| id.leader_id > self.vote.leader_id) {
+            return malformed("its position is beyond the sender's vote");
+        }
+        snapshot::verify(self.folder.path(), &self.meta)?;
+        sync_dir(self.folder.path())?;
+        crash_point("receive.finished");
+        Ok((self.vote, self.meta, self.folder))
+    }
+
+    fn finish_files(&mut self) -> Result<(), ReceiveError> {
         self.finish_file()?;
         while self.next < self.files.len() {
             self.open_next()?;
             self.finish_file()?;
         }
-        sync_dir(self.folder.path())?;
-        crash_point("receive.finished");
-        Ok((self.vote, self.meta, self.folder))
+        Ok(())
     }
 
     fn open_next(&mut self) -> Result<(), ReceiveError> {
@@ -199,9 +208,10 @@ mod tests {
         with_receiver(|mut receiver| {
             receiver.write(&chunk(0, &CONTENT[..10])).unwrap();
             receiver.write(&chunk(10, &CONTENT[10..])).unwrap();
-            let (_, _, folder) = receiver.finish().unwrap();
-            assert_eq!(fs::read(folder.path().join("000001.sst")).unwrap(), CONTENT);
-            assert_eq!(fs::read(folder.path().join("CURRENT")).unwrap(), b"");
+            receiver.finish_files().unwrap();
+            let folder = receiver.folder.path();
+            assert_eq!(fs::read(folder.join("000001.sst")).unwrap(), CONTENT);
+            assert_eq!(fs::read(folder.join("CURRENT")).unwrap(), b"");
         });
     }
 

@@ -50,15 +50,7 @@ fn read_all(
     sender: &mpsc::Sender<pb::SnapshotChunk>,
 ) -> io::Result<()> {
     let folder = &snapshot.snapshot;
-    let mut files = Vec::new();
-    for (name, size) in folder.files()? {
-        let mut crc = crc32fast::Hasher::new();
-        for_each_chunk(File::open(folder.path().join(&name))?, chunk_bytes, |_, data| {
-            crc.update(&data);
-            true
-        })?;
-        files.push(pb::SnapshotFile { name, size, crc32: crc.finalize() });
-    }
+    let Some(files) = manifest(folder, chunk_bytes, sender)? else { return Ok(()) };
     let header = pb::SnapshotHeader {
         vote: Some(vote_to_proto(&vote)),
         last_log_id: snapshot.meta.last_log_id.as_ref().map(log_id_to_proto),
@@ -81,6 +73,31 @@ fn read_all(
         }
     }
     Ok(())
+}
+
+/// Sizes and checksums of all files, computed once for a snapshot; none when the receiver went away meanwhile.
+fn manifest(
+    folder: &SnapshotDir,
+    chunk_bytes: usize,
+    sender: &mpsc::Sender<pb::SnapshotChunk>,
+) -> io::Result<Option<Vec<pb::SnapshotFile>>> {
+    if let Some(files) = folder.manifest().get() {
+        return Ok(Some(files.clone()));
+    }
+    let mut files = Vec::new();
+    for (name, size) in folder.files()? {
+        let mut crc = crc32fast::Hasher::new();
+        let whole =
+            for_each_chunk(File::open(folder.path().join(&name))?, chunk_bytes, |_, data| {
+                crc.update(&data);
+                !sender.is_closed()
+            })?;
+        if !whole {
+            return Ok(None);
+        }
+        files.push(pb::SnapshotFile { name, size, crc32: crc.finalize() });
+    }
+    Ok(Some(folder.manifest().get_or_init(|| files).clone()))
 }
 
 /// False when the receiver is gone.

@@ -1,6 +1,7 @@
 //! Incoming node-to-node traffic: checks who it is for, converts, and hands it to the Raft core.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use futures::stream::BoxStream;
@@ -71,7 +72,6 @@ impl Service {
                 Ok(receiver)
             })
             .await?;
-            self.node.local.contacts.heard_from_leader();
         }
         let (vote, meta, folder) = blocking(move || receiver.finish()).await?;
         let reply = self
@@ -189,11 +189,18 @@ impl Replication for Service {
     ) -> Result<Response<Self::AppendStream>, Status> {
         self.check(&request)?;
         let node = Arc::clone(&self.node);
-        let messages = decoded(request.into_inner()).take_until(stopped(self.stop.clone()));
+        // The commit index of the newest message: a reply to an older one then proves less than it could, never more.
+        let commit = Arc::new(AtomicU64::new(0));
+        let named = Arc::clone(&commit);
+        let messages = decoded(request.into_inner())
+            .inspect(move |message| {
+                named.fetch_max(message.leader_commit.map_or(0, |id| id.index), Ordering::AcqRel);
+            })
+            .take_until(stopped(self.stop.clone()));
         let replies = self.node.raft.stream_append(messages).map(move |result| {
             let result = result.map_err(unavailable)?;
             if result.is_ok() {
-                node.local.contacts.heard_from_leader();
+                node.heard_from_leader(commit.load(Ordering::Acquire));
             }
             Ok(stream_reply(result))
         });
@@ -208,6 +215,7 @@ impl Replication for Service {
         self.check(&request)?;
         let message = append_from_proto(request.into_inner())?;
         let prev = message.prev_log_id;
+        let commit = message.leader_commit.map_or(0, |id| id.index);
         let result = self.node.raft.append_entries(message).await.map_err(unavailable)?;
         let (kind, log_id, vote) = match result {
             AppendEntriesResponse::Success => (Kind::Success, None, None),
@@ -216,7 +224,7 @@ impl Replication for Service {
             AppendEntriesResponse::HigherVote(vote) => (Kind::HigherVote, None, Some(vote)),
         };
         if vote.is_none() {
-            self.node.local.contacts.heard_from_leader();
+            self.node.heard_from_leader(commit);
         }
         Ok(Response::new(pb::AppendReply {
             kind: kind.into(),
@@ -312,7 +320,7 @@ impl Replication for Service {
         Ok(Response::new(pb::IdentifyReply {
             node_id: local.node_id(),
             cluster_id: local.cluster_id().unwrap_or_default(),
-            founding: local.founding.clone(),
+            founding: local.identity.founding.clone(),
             incarnations: registry
                 .nodes
                 .into_iter()

@@ -36,6 +36,8 @@ pub(crate) struct Identity {
     pub(crate) incarnation: String,
     /// Absent until this node has heard of a founded cluster.
     pub(crate) cluster_id: Option<String>,
+    /// The founding list that this node was first started with, so that it is known when the flag is gone. Empty: none.
+    pub(crate) founding: String,
 }
 
 /// An open, locked data directory.
@@ -139,6 +141,9 @@ impl Directory {
             "format={IDENTITY_FORMAT}\nnode_id={}\nincarnation={}\n",
             identity.node_id, identity.incarnation
         );
+        if !identity.founding.is_empty() {
+            text.push_str(&format!("founding={}\n", identity.founding));
+        }
         if let Some(cluster_id) = &identity.cluster_id {
             text.push_str(&format!("cluster_id={cluster_id}\n"));
         }
@@ -164,6 +169,7 @@ impl Directory {
                     node_id,
                     incarnation: Uuid::new_v4().simple().to_string(),
                     cluster_id: None,
+                    founding: String::new(),
                 };
                 self.write_identity(&identity).map_err(|error| refuse(error.to_string()))?;
                 return Ok(identity);
@@ -200,6 +206,7 @@ fn parse_identity(text: &str) -> Result<Identity, String> {
         node_id: field("node_id").and_then(|id| id.parse().ok()).ok_or_else(damaged)?,
         incarnation: field("incarnation").ok_or_else(damaged)?,
         cluster_id: field("cluster_id"),
+        founding: field("founding").unwrap_or_default(),
     })
 }
 

@@ -13,6 +13,7 @@ use std::sync::mpsc::SyncSender;
 use std::thread::JoinHandle;
 
 use bytes::Bytes;
+use futures::{Stream, TryStreamExt as _};
 use llm_config_proto::internal as pb;
 use openraft::storage::{IOFlushed, LogState, RaftLogReader, RaftLogStorage};
 use parking_lot::Mutex;
@@ -172,11 +173,32 @@ impl LogStore {
                 whole = false;
                 return Ok(ControlFlow::Break(()));
             }
+            let follows = entries
+                .last()
+                .is_none_or(|last: &Entry| last.log_id.index + 1 == entry.log_id.index);
+            if !follows {
+                return Err(corrupt(format!("the log has a hole before entry {}", entry.log_id)));
+            }
             entries.push(entry);
             Ok(ControlFlow::Continue(()))
         })?;
         Ok((entries, whole))
     }
+}
+
+/// A range as its first index and the one behind its last.
+fn bounds(range: &impl RangeBounds<u64>) -> (u64, u64) {
+    let start = match range.start_bound() {
+        Bound::Included(start) => *start,
+        Bound::Excluded(start) => start.saturating_add(1),
+        Bound::Unbounded => 0,
+    };
+    let end = match range.end_bound() {
+        Bound::Included(end) => end.saturating_add(1),
+        Bound::Excluded(end) => *end,
+        Bound::Unbounded => u64::MAX,
+    };
+    (start, end)
 }
 
 /// Whether an entry still fits; the first always does.
@@ -231,20 +253,33 @@ fn load(engine: &dyn Engine) -> io::Result<Recent> {
 }
 
 impl RaftLogReader<Types> for LogStore {
+    /// In steps, so that a node with much to replay does not hold all of it in memory.
+    async fn entries_stream<RB>(
+        &mut self,
+        range: RB,
+    ) -> impl Stream<Item = io::Result<Entry>> + Send
+    where
+        RB: RangeBounds<u64> + Clone + Debug + Send,
+    {
+        let (start, end) = bounds(&range);
+        let log = self.clone();
+        let steps = futures::stream::try_unfold(start, move |next| {
+            let step =
+                if next < end { log.read(next, end, APPEND_BYTES_MAX) } else { Ok(Vec::new()) };
+            let step = step.map(|entries| {
+                let next = entries.last().map(|entry| entry.log_id.index + 1)?;
+                Some((futures::stream::iter(entries.into_iter().map(Ok)), next))
+            });
+            std::future::ready(step)
+        });
+        Box::pin(steps.try_flatten())
+    }
+
     async fn try_get_log_entries<RB: RangeBounds<u64> + Clone + Debug + Send>(
         &mut self,
         range: RB,
     ) -> io::Result<Vec<Entry>> {
-        let start = match range.start_bound() {
-            Bound::Included(start) => *start,
-            Bound::Excluded(start) => start.saturating_add(1),
-            Bound::Unbounded => 0,
-        };
-        let end = match range.end_bound() {
-            Bound::Included(end) => end.saturating_add(1),
-            Bound::Excluded(end) => *end,
-            Bound::Unbounded => u64::MAX,
-        };
+        let (start, end) = bounds(&range);
         self.read(start, end, u64::MAX)
     }
 

@@ -3,21 +3,20 @@
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use llm_config_proto::internal as pb;
-use openraft::storage::Snapshot;
-use rocksdb::DB;
 use rocksdb::checkpoint::Checkpoint;
+use rocksdb::{DB, Options, ReadOptions};
 
-use super::directory::{Directory, SNAPSHOT_POINTER, sync_dir};
+use super::directory::{Directory, sync_dir};
 use super::rocks::io_error;
 use super::view::StateDb;
 use crate::codec::{log_id_from_proto, stored_membership_from_proto, unseal};
 use crate::failpoint::crash_point;
-use crate::types::{SnapshotMeta, StoredMembership, Types};
+use crate::types::{SnapshotMeta, StoredMembership};
 
 /// Where the state keeps its position in the log, in the same batch as the data.
 pub(crate) const APPLIED_KEY: &[u8] = &[1];
@@ -33,16 +32,30 @@ struct Inner {
     path: PathBuf,
     /// Deleted on drop: arrived but not installed, or replaced by a newer one.
     temporary: AtomicBool,
+    /// Sizes and checksums of the files, computed when it is sent for the first time.
+    manifest: OnceLock<Vec<pb::SnapshotFile>>,
 }
 
 impl SnapshotDir {
     /// A folder that is deleted unless [`Self::keep`] is called.
     pub(crate) fn temporary(path: PathBuf) -> Self {
-        Self { inner: Arc::new(Inner { path, temporary: AtomicBool::new(true) }) }
+        Self {
+            inner: Arc::new(Inner {
+                path,
+                temporary: AtomicBool::new(true),
+                manifest: OnceLock::new(),
+            }),
+        }
     }
 
     pub(crate) fn kept(path: PathBuf) -> Self {
-        Self { inner: Arc::new(Inner { path, temporary: AtomicBool::new(false) }) }
+        Self {
+            inner: Arc::new(Inner {
+                path,
+                temporary: AtomicBool::new(false),
+                manifest: OnceLock::new(),
+            }),
+        }
     }
 
     pub(crate) fn path(&self) -> &Path {
@@ -55,6 +68,11 @@ impl SnapshotDir {
 
     pub(crate) fn retire(&self) {
         self.inner.temporary.store(true, Ordering::Release);
+    }
+
+    /// What was computed when the snapshot was sent before.
+    pub(crate) fn manifest(&self) -> &OnceLock<Vec<pb::SnapshotFile>> {
+        &self.inner.manifest
     }
 
     /// The files that make up the snapshot, by name. RocksDB's own text logs and lock are not among them.
@@ -110,39 +128,54 @@ pub(crate) fn read_applied(
 }
 
 /// Reads the position from inside a snapshot folder, which also proves that it opens.
-pub(crate) fn read_meta(state: &StateDb, path: &Path) -> io::Result<SnapshotMeta> {
-    let db = DB::open_for_read_only(state.options(), path, true).map_err(io_error)?;
+pub(crate) fn read_meta(options: &Options, path: &Path) -> io::Result<SnapshotMeta> {
+    let db = DB::open_for_read_only(options, path, true).map_err(io_error)?;
     read_applied(|key| Ok(db.get(key).map_err(io_error)?.map(Bytes::from)))
 }
 
-/// Builds a snapshot of what is applied now and makes it the current one.
-pub(crate) fn build(
-    directory: &Directory,
-    state: &StateDb,
-) -> io::Result<
-    Snapshot<
-        openraft::alias::CommittedLeaderIdOf<Types>,
-        u64,
-        openraft::impls::BasicNode,
-        SnapshotDir,
-    >,
-> {
+/// Reads everything in a snapshot folder: a table that was damaged where it came from has passed every checksum of the
+/// transport, and must be found before the snapshot replaces anything.
+pub(crate) fn verify(path: &Path, expected: &SnapshotMeta) -> io::Result<()> {
+    let options = Options::default();
+    let found = read_meta(&options, path)?;
+    if found != *expected {
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidData,
+            format!("the snapshot claims position {expected} but holds {found}"),
+        ));
+    }
+    let db = DB::open_for_read_only(&options, path, true).map_err(io_error)?;
+    let mut reads = ReadOptions::default();
+    reads.fill_cache(false);
+    let mut iterator = db.raw_iterator_opt(reads);
+    iterator.seek_to_first();
+    while iterator.valid() {
+        iterator.next();
+    }
+    iterator.status().map_err(io_error)
+}
+
+/// A complete snapshot and what it holds.
+#[derive(Debug, Clone)]
+pub(crate) struct Complete {
+    pub(crate) meta: SnapshotMeta,
+    pub(crate) folder: SnapshotDir,
+}
+
+/// Makes a durable copy of what is applied now, in a folder that is deleted unless it is kept.
+pub(crate) fn checkpoint(directory: &Directory, state: &StateDb) -> io::Result<Complete> {
     let path = directory.fresh("snapshot");
     let folder = SnapshotDir::temporary(path.clone());
     // Flushes the memtable: with the write-ahead log off, this is also what makes the state durable up to here.
     Checkpoint::new(state.db()).map_err(io_error)?.create_checkpoint(&path).map_err(io_error)?;
     crash_point("snapshot.after-checkpoint");
-    let meta = read_meta(state, &path)?;
+    let meta = read_meta(state.options(), &path)?;
     for (name, _) in folder.files()? {
         File::open(path.join(name))?.sync_all()?;
     }
     sync_dir(&path)?;
     sync_dir(directory.root())?;
-    crash_point("snapshot.before-pointer");
-    directory.point(SNAPSHOT_POINTER, &path)?;
-    folder.keep();
-    crash_point("snapshot.after-pointer");
-    Ok(Snapshot { meta, snapshot: folder })
+    Ok(Complete { meta, folder })
 }
 
 /// Makes a state folder out of a snapshot: tables are linked, the small files that RocksDB rewrites are copied.

@@ -18,14 +18,14 @@ use llm_config_domain::{
 use llm_config_proto::internal as pb;
 use openraft::RaftSnapshotBuilder;
 use openraft::storage::{ApplyResponder, EntryResponder, RaftStateMachine, Snapshot};
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 use rocksdb::{Cache, WriteOptions};
 use tokio::sync::watch;
 
 use super::directory::{Directory, SNAPSHOT_POINTER, STATE_POINTER, sync_dir};
 use super::engine::Op;
 use super::rocks;
-use super::snapshot::{self, APPLIED_KEY, SnapshotDir};
+use super::snapshot::{self, APPLIED_KEY, Complete, SnapshotDir};
 use super::view::{StateDb, View};
 use crate::codec::{log_id_to_proto, seal, stored_membership_to_proto};
 use crate::failpoint::crash_point;
@@ -67,10 +67,11 @@ pub(crate) struct StateStats {
 }
 
 pub(crate) struct Shared {
-    directory: Arc<Directory>,
+    pub(crate) directory: Arc<Directory>,
     cache: Cache,
     current: RwLock<Arc<StateDb>>,
-    snapshot: RwLock<Option<SnapshotDir>>,
+    /// Locked while a pointer moves, so that building and installing take turns.
+    snapshot: Mutex<Option<Complete>>,
     progress: watch::Sender<Progress>,
     registry: RwLock<Registry>,
     observer: Arc<dyn Observer>,
@@ -163,12 +164,18 @@ impl StateMachine {
         let applied = snapshot::read_applied(|key| {
             Ok(state.db().get(key).map_err(rocks::io_error)?.map(Bytes::from))
         })?;
-        let snapshot = directory.pointer(SNAPSHOT_POINTER)?.map(SnapshotDir::kept);
+        let snapshot = match directory.pointer(SNAPSHOT_POINTER)? {
+            Some(path) => Some(Complete {
+                meta: snapshot::read_meta(state.options(), &path)?,
+                folder: SnapshotDir::kept(path),
+            }),
+            None => None,
+        };
         let shared = Shared {
             directory,
             cache,
             current: RwLock::new(Arc::clone(&state)),
-            snapshot: RwLock::new(snapshot),
+            snapshot: Mutex::new(snapshot),
             progress: watch::Sender::new(Progress::default()),
             registry: RwLock::new(Registry::default()),
             observer,
@@ -251,23 +258,8 @@ impl StateMachine {
     fn install(&mut self, meta: &SnapshotMeta, folder: &SnapshotDir) -> io::Result<()> {
         let shared = Arc::clone(&self.shared);
         let directory = &shared.directory;
-        let previous = shared.snapshot.read().clone();
-        let in_place = previous.as_ref().is_some_and(|current| current.path() == folder.path());
-        let folder = if in_place {
-            folder.clone()
-        } else {
-            let path = directory.fresh("snapshot");
-            std::fs::rename(folder.path(), &path)?;
-            folder.keep();
-            sync_dir(directory.root())?;
-            crash_point("install.before-snapshot-pointer");
-            // The snapshot first: a crash before the state's pointer moves is repaired by installing it again.
-            directory.point(SNAPSHOT_POINTER, &path)?;
-            crash_point("install.after-snapshot-pointer");
-            SnapshotDir::kept(path)
-        };
         let path = directory.fresh("state");
-        snapshot::unpack(&folder, &path)?;
+        snapshot::unpack(folder, &path)?;
         let state = StateDb::open(rocks::state_options(&shared.cache), &path, directory)?;
         let applied = snapshot::read_applied(|key| {
             Ok(state.db().get(key).map_err(rocks::io_error)?.map(Bytes::from))
@@ -275,28 +267,38 @@ impl StateMachine {
         if applied.last_log_id != meta.last_log_id {
             return Err(io::Error::new(
                 io::ErrorKind::InvalidData,
-                format!(
-                    "the snapshot claims position {:?} but holds {:?}",
-                    meta.last_log_id, applied.last_log_id
-                ),
+                format!("the snapshot claims position {meta} but holds {applied}"),
             ));
         }
         sync_dir(directory.root())?;
+        crash_point("install.before-snapshot-pointer");
+        // Held over both pointers: a snapshot that is being built beside must not come between them.
+        let mut current = shared.snapshot.lock();
+        let in_place = current.as_ref().is_some_and(|known| known.folder.path() == folder.path());
+        if !in_place {
+            let kept = directory.fresh("snapshot");
+            std::fs::rename(folder.path(), &kept)?;
+            folder.keep();
+            sync_dir(directory.root())?;
+            // The snapshot first: a crash before the state's pointer moves is repaired by installing it again.
+            directory.point(SNAPSHOT_POINTER, &kept)?;
+            let complete = Complete { meta: applied.clone(), folder: SnapshotDir::kept(kept) };
+            if let Some(previous) = current.replace(complete) {
+                previous.folder.retire();
+            }
+        }
         crash_point("install.before-state-pointer");
         directory.point(STATE_POINTER, &path)?;
         crash_point("install.after-state-pointer");
+        drop(current);
         let old = std::mem::replace(&mut *shared.current.write(), Arc::clone(&state));
         old.retire();
-        *shared.snapshot.write() = Some(folder);
-        if !in_place && let Some(previous) = previous {
-            previous.retire();
-        }
         self.applied = applied;
         shared.reload_registry(&state)?;
         let revision = query::revision(state.as_ref()).map_err(query_error)?;
         shared.observer.reset(revision);
-        shared.publish(&state, self.applied.last_log_id.map_or(0, |id| id.index))?;
         shared.stats.snapshots_installed.fetch_add(1, Ordering::Relaxed);
+        shared.publish(&state, self.applied.last_log_id.map_or(0, |id| id.index))?;
         Ok(())
     }
 }
@@ -370,13 +372,13 @@ impl RaftStateMachine<Types> for StateMachine {
         meta: &SnapshotMeta,
         snapshot: SnapshotDir,
     ) -> io::Result<()> {
-        self.install(meta, &snapshot)
+        // Links, copies, syncs and opens files: heartbeats must not wait behind it on this thread.
+        tokio::task::block_in_place(|| self.install(meta, &snapshot))
     }
 
     async fn get_current_snapshot(&mut self) -> io::Result<Option<SnapshotOf>> {
-        let Some(folder) = self.shared.snapshot.read().clone() else { return Ok(None) };
-        let meta = snapshot::read_meta(&self.shared.current(), folder.path())?;
-        Ok(Some(Snapshot { meta, snapshot: folder }))
+        let current = self.shared.snapshot.lock().clone();
+        Ok(current.map(|complete| Snapshot { meta: complete.meta, snapshot: complete.folder }))
     }
 }
 
@@ -385,20 +387,37 @@ pub(crate) struct SnapshotBuilder {
     shared: Arc<Shared>,
 }
 
+impl SnapshotBuilder {
+    fn build(shared: &Shared) -> io::Result<SnapshotOf> {
+        Self::adopt(shared, snapshot::checkpoint(&shared.directory, &shared.current())?)
+    }
+
+    /// Makes a finished snapshot the current one.
+    pub(crate) fn adopt(shared: &Shared, built: Complete) -> io::Result<SnapshotOf> {
+        let mut current = shared.snapshot.lock();
+        // A newer one may have arrived and been installed while this one was built; the older must not replace it.
+        if let Some(newer) = current.as_ref()
+            && newer.meta.last_log_id >= built.meta.last_log_id
+        {
+            return Ok(Snapshot { meta: newer.meta.clone(), snapshot: newer.folder.clone() });
+        }
+        crash_point("snapshot.before-pointer");
+        shared.directory.point(SNAPSHOT_POINTER, built.folder.path())?;
+        built.folder.keep();
+        crash_point("snapshot.after-pointer");
+        if let Some(previous) = current.replace(built.clone()) {
+            previous.folder.retire();
+        }
+        shared.stats.snapshots_built.fetch_add(1, Ordering::Relaxed);
+        Ok(Snapshot { meta: built.meta, snapshot: built.folder })
+    }
+}
+
 impl RaftSnapshotBuilder<Types> for SnapshotBuilder {
     type SnapshotData = SnapshotDir;
 
     async fn build_snapshot(&mut self) -> io::Result<SnapshotOf> {
         let shared = Arc::clone(&self.shared);
-        let built = tokio::task::spawn_blocking(move || {
-            let built = snapshot::build(&shared.directory, &shared.current())?;
-            let previous = shared.snapshot.write().replace(built.snapshot.clone());
-            if let Some(previous) = previous {
-                previous.retire();
-            }
-            shared.stats.snapshots_built.fetch_add(1, Ordering::Relaxed);
-            Ok::<_, io::Error>(built)
-        });
-        built.await.map_err(io::Error::other)?
+        tokio::task::spawn_blocking(move || Self::build(&shared)).await.map_err(io::Error::other)?
     }
 }

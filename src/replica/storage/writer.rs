@@ -122,7 +122,8 @@ impl Writer {
             let first = match requests.recv_timeout(WATERMARK_INTERVAL) {
                 Ok(request) => request,
                 Err(RecvTimeoutError::Timeout) => {
-                    if self.store_watermark().is_err() {
+                    if let Err(error) = self.store_watermark() {
+                        tracing::error!(%error, "writing the watermark failed; this node stops");
                         return;
                     }
                     continue;

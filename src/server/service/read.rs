@@ -95,16 +95,16 @@ impl Service {
     }
 
     fn check_staleness(&self, limit_ms: u64) -> Result<(), ServiceError> {
-        match self.replica().leader_contact_age() {
+        match self.replica().staleness() {
             Some(age) if age.as_millis() <= u128::from(limit_ms) => Ok(()),
             Some(age) => Err(ServiceError::Stale {
                 reason: format!(
-                    "it heard from a leader {} ms ago, max_staleness_ms is {limit_ms}",
+                    "it has what was committed {} ms ago, max_staleness_ms is {limit_ms}",
                     age.as_millis()
                 ),
             }),
             None => Err(ServiceError::Stale {
-                reason: "it has not heard from a leader since it started".into(),
+                reason: "it has not caught up with a leader since it started".into(),
             }),
         }
     }

@@ -28,6 +28,7 @@ fn sample(role: Role) -> NodeSample {
             leader: None,
             term: 3,
             last_log_index: 9,
+            purged_index: 0,
             committed_index: 9,
             applied_index: 8,
             revision: 5,
