@@ -69,7 +69,7 @@ pub enum Rejection {
         current_version: u64,
     },
     /// What was asked for has been compacted.
-    #[error("that is compacted; the oldest revision to resume from is {oldest_revision}")]
+    #[error("that is compacted; the oldest revision kept is {oldest_revision}")]
     Compacted {
         /// The oldest revision that can still be asked for.
         oldest_revision: u64,

@@ -181,9 +181,17 @@ pub fn get_version<R: Reader + ?Sized>(
     }
     let meta = meta(reader)?;
     if version < oldest_shown(latest, meta.history_limit) {
-        return Err(Rejection::Compacted { oldest_revision: meta.oldest_revision }.into());
+        return Err(forgotten(reader, address, oldest_shown(latest, meta.history_limit)));
     }
     Ok(referenced_version(reader, address, version)?)
+}
+
+/// The refusal of what lies before an entry's oldest shown version.
+fn forgotten<R: Reader + ?Sized>(reader: &R, address: &Address, oldest: u64) -> QueryError {
+    match referenced_version(reader, address, oldest) {
+        Ok(oldest) => Rejection::Compacted { oldest_revision: oldest.revision }.into(),
+        Err(error) => error.into(),
+    }
 }
 
 /// The entry an application in `environment` sees: the first one in [`Environment::lookup_order`].
@@ -264,7 +272,7 @@ pub fn namespaces<R: Reader + ?Sized>(
 }
 
 /// One page of an entry's versions, newest first, deletions included; only those before `before_version`, if given.
-/// `NotFound` when the entry never existed.
+/// `NotFound` when the entry never existed, `Compacted` when everything before `before_version` is forgotten.
 pub fn history<R: Reader + ?Sized>(
     reader: &R,
     address: &Address,
@@ -275,6 +283,10 @@ pub fn history<R: Reader + ?Sized>(
     let latest = head(reader, address)?.ok_or(Rejection::NotFound)?.latest_version;
     let oldest = oldest_shown(latest, meta(reader)?.history_limit);
     let end = before_version.unwrap_or(u64::MAX).min(latest + 1);
+    // A page ends at the oldest version only without a successor, so who asks for one was overtaken by compaction.
+    if end <= oldest && oldest > 1 {
+        return Err(forgotten(reader, address, oldest));
+    }
     let mut page = Page { items: Vec::new(), more: false };
     let (from, to) = (keys::version(address, oldest), keys::version(address, end));
     reader.scan(&from, &to, Order::Descending, &mut |key, value| {
