@@ -42,7 +42,9 @@ fn guess(text: &str, name: &str) -> FileFormat {
 fn yaml(text: &str) -> anyhow::Result<Entries> {
     // The parser's limits are for text from strangers and would refuse a large import; the limit on aliases, which
     // alone make a small text large, stays.
+    // Of the words for a truth value, YAML 1.2 keeps `true` and `false`: `no` is a country and `on` a word.
     let options = serde_saphyr::options! {
+        strict_booleans: true,
         budget: serde_saphyr::budget! {
             max_events: usize::MAX,
             max_nodes: usize::MAX,
@@ -118,6 +120,13 @@ mod tests {
         let entries = texts("a: [1, yes please, null]\nb:\n  c: 0.5\n", "f.yml");
         assert_eq!(entries[0], ("a".into(), "[1,\"yes please\",null]".into()));
         assert_eq!(entries[1], ("b".into(), "{\"c\":0.5}".into()));
+    }
+
+    #[test]
+    fn yaml_words_are_not_truth_values() {
+        let entries = texts("a: [no, on, y, NO]\nb: [true, false]\n", "f.yml");
+        assert_eq!(entries[0].1, "[\"no\",\"on\",\"y\",\"NO\"]");
+        assert_eq!(entries[1].1, "[true,false]");
     }
 
     #[test]
