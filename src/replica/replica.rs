@@ -68,14 +68,13 @@ impl Replica {
     /// See [`StartError`]; nothing is changed by a refused start.
     pub async fn start(config: Config, observer: Arc<dyn Observer>) -> Result<Self, StartError> {
         check(&config)?;
-        let (directory, mut identity) = Directory::open(&config.data_dir, config.node_id)?;
-        let is_new = !directory.log().exists();
-        if is_new && config.initial_cluster.is_empty() {
+        if Directory::is_new(&config.data_dir) && config.initial_cluster.is_empty() {
             return Err(StartError::Usage(format!(
                 "{} is empty: a new node needs --initial-cluster, the list of all founding nodes",
                 config.data_dir.display()
             )));
         }
+        let (directory, mut identity) = Directory::open(&config.data_dir, config.node_id)?;
         let founding = founding::digest(&config.initial_cluster);
         if identity.cluster_id.is_none() && !founding.is_empty() && founding != identity.founding {
             identity.founding = founding;
@@ -225,7 +224,14 @@ impl Replica {
     /// The leader, when this node knows one. Cheaper than [`Self::status`].
     #[must_use]
     pub fn leader_id(&self) -> Option<u64> {
-        self.inner.node.raft.metrics().borrow_watched().current_leader
+        let known = self.inner.node.raft.metrics().borrow_watched().current_leader;
+        known.filter(|_| self.hears_a_quorum())
+    }
+
+    /// Openraft goes on naming a leader that has died, and one that was cut off goes on naming itself.
+    fn hears_a_quorum(&self) -> bool {
+        let lease = self.inner.node.local.tuning.election_timeout_max;
+        self.leader_contact_age().is_some_and(|age| age <= lease)
     }
 
     /// The leader's addresses, when this node knows them. Cheaper than [`Self::status`].
@@ -261,9 +267,10 @@ impl Replica {
     #[must_use]
     pub fn status(&self) -> Status {
         let node = &self.inner.node;
-        let age = self.leader_contact_age();
+        let has_quorum = self.hears_a_quorum();
         let metrics = node.raft.metrics();
         let metrics = metrics.borrow_watched().clone();
+        let leader_id = metrics.current_leader.filter(|_| has_quorum);
         let role = role_of(metrics.state);
         let registry = node.local.state.registry();
         let own = node.local.node_id();
@@ -286,7 +293,7 @@ impl Replica {
             .nodes()
             .map(|(id, known)| Member {
                 id: *id,
-                role: match metrics.current_leader {
+                role: match leader_id {
                     _ if *id == own => role,
                     Some(leader) if leader == *id => Role::Leader,
                     _ if voters.contains(id) => Role::Follower,
@@ -302,8 +309,7 @@ impl Replica {
                 matched_index: matched(*id),
             })
             .collect();
-        let leader = metrics
-            .current_leader
+        let leader = leader_id
             .and_then(|id| members.iter().find(|member| member.id == id))
             .map(|member| member.addresses.clone());
         let progress = node.local.state.progress();
@@ -311,7 +317,7 @@ impl Replica {
             cluster_id: node.local.cluster_id(),
             node_id: own,
             role,
-            leader_id: metrics.current_leader,
+            leader_id,
             leader,
             term: metrics.current_term,
             last_log_index: metrics.last_log_index.unwrap_or(0),
@@ -322,7 +328,7 @@ impl Replica {
                 .map_or(0, |id| id.index),
             applied_index: progress.index,
             revision: progress.revision,
-            has_quorum: metrics.current_leader.is_some() && age.is_some_and(|age| age <= fresh),
+            has_quorum: leader_id.is_some(),
             members,
         }
     }

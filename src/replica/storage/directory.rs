@@ -48,6 +48,11 @@ pub(crate) struct Directory {
 }
 
 impl Directory {
+    /// Whether nothing was ever stored here.
+    pub(crate) fn is_new(root: &Path) -> bool {
+        !root.join(IDENTITY).exists() && !root.join("log").exists()
+    }
+
     /// Opens or creates a directory for `node_id`, and refuses one in use or of another node.
     pub(crate) fn open(root: &Path, node_id: u64) -> Result<(Self, Identity), StartError> {
         let unusable = |error: io::Error| {
