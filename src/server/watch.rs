@@ -257,10 +257,9 @@ impl Watcher {
             }
             if self.bookmark_due <= Instant::now() {
                 self.bookmark_due = Instant::now() + self.hub.limits.bookmark_interval;
-                return Ok(WatchBatch {
-                    revision: self.next.saturating_sub(1),
-                    changes: Vec::new(),
-                });
+                // A watch that starts in the future has nothing delivered to it beyond what exists.
+                let revision = self.next.saturating_sub(1).min(self.head.borrow().revision);
+                return Ok(WatchBatch { revision, changes: Vec::new() });
             }
             if let Some(batch) = self.pending.pop_front() {
                 self.next = batch.revision.saturating_add(1);

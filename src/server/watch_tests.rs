@@ -118,6 +118,16 @@ async fn the_first_answer_is_a_bookmark_of_now() {
 }
 
 #[tokio::test]
+async fn a_watch_that_starts_in_the_future_claims_nothing_that_does_not_exist() {
+    let fixture = Fixture::new(limits());
+    fixture.apply_all(1..=3);
+    let mut watcher = fixture.watch(Filter::default(), WatchFrom::Revision(6)).await.unwrap();
+    assert_eq!(next(&mut watcher).await.revision, 3);
+    fixture.apply_all(4..=7);
+    assert_eq!(revisions(&mut watcher, 2).await, [6, 7]);
+}
+
+#[tokio::test]
 async fn a_start_includes_its_revision_and_a_resumption_does_not() {
     let fixture = Fixture::new(limits());
     fixture.apply_all(1..=5);

@@ -141,8 +141,18 @@ fn timestamp(ms: u64) -> Timestamp {
     }
 }
 
-/// How long the caller waits, from the `grpc-timeout` header. What is not of its form is not a limit.
+/// Time that an answer gets to travel back before the caller stops waiting for it.
+const REPLY_MARGIN_MAX: Duration = Duration::from_millis(100);
+
+/// How long this node may take: a little less than the caller waits, so that a refusal still arrives as one. A call that
+/// the caller cuts off leaves it in doubt.
 pub(super) fn timeout(metadata: &MetadataMap) -> Option<Duration> {
+    let patience = caller_timeout(metadata)?;
+    Some(patience - (patience / 10).min(REPLY_MARGIN_MAX))
+}
+
+/// How long the caller waits, from the `grpc-timeout` header. What is not of its form is not a limit.
+fn caller_timeout(metadata: &MetadataMap) -> Option<Duration> {
     let text = metadata.get("grpc-timeout")?.to_str().ok()?;
     let (digits, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
     // The protocol allows 8 digits, so no product below overflows.
@@ -166,11 +176,23 @@ mod tests {
     use super::*;
 
     #[test]
-    fn timeouts_of_the_protocol() {
+    fn an_answer_leaves_before_the_caller_stops_waiting() {
         let of = |text: &str| {
             let mut metadata = MetadataMap::new();
             metadata.insert("grpc-timeout", text.parse().unwrap());
             timeout(&metadata)
+        };
+        assert_eq!(of("10S"), Some(Duration::from_millis(9_900)));
+        assert_eq!(of("100m"), Some(Duration::from_millis(90)));
+        assert_eq!(of(""), None);
+    }
+
+    #[test]
+    fn timeouts_of_the_protocol() {
+        let of = |text: &str| {
+            let mut metadata = MetadataMap::new();
+            metadata.insert("grpc-timeout", text.parse().unwrap());
+            caller_timeout(&metadata)
         };
         assert_eq!(of("1H"), Some(Duration::from_secs(3600)));
         assert_eq!(of("250m"), Some(Duration::from_millis(250)));

@@ -8,7 +8,7 @@ use std::time::Instant;
 use axum::body::Body;
 use axum::extract::{FromRequest, Request};
 use bytes::{Bytes, BytesMut};
-use http::{HeaderMap, header};
+use http::{HeaderMap, Method, header};
 use http_body_util::BodyExt;
 use llm_config_domain::limits;
 use serde::de::value::MapAccessDeserializer;
@@ -43,7 +43,7 @@ impl<const MAX: usize> FromRequest<AppState> for JsonBody<MAX> {
         let bytes = read(body, MAX, deadline).await?;
         // Without a body its type says nothing: many clients send one with every POST.
         if !bytes.is_empty() {
-            check_media_type(&parts.headers)?;
+            check_media_type(&parts.method, &parts.headers)?;
         }
         Ok(JsonBody(bytes))
     }
@@ -99,12 +99,15 @@ async fn read(mut body: Body, limit: usize, deadline: Instant) -> Result<Bytes, 
     Ok(kept.freeze())
 }
 
-fn check_media_type(headers: &HeaderMap) -> Result<(), ServiceError> {
+/// A web page may send a form to any address without asking, but only with POST: with PUT the type says nothing about
+/// who sends, and `curl -X PUT -d` names a form whatever it sends.
+fn check_media_type(method: &Method, headers: &HeaderMap) -> Result<(), ServiceError> {
     let Some(given) = headers.get(header::CONTENT_TYPE) else { return Ok(()) };
     let given = String::from_utf8_lossy(given.as_bytes());
     let essence = given.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
     if essence == "application/json"
         || (essence.starts_with("application/") && essence.ends_with("+json"))
+        || (method == Method::PUT && essence == "application/x-www-form-urlencoded")
     {
         return Ok(());
     }
@@ -254,9 +257,14 @@ mod tests {
         let check = |text: &str| {
             let mut headers = HeaderMap::new();
             headers.insert(header::CONTENT_TYPE, text.parse().unwrap());
-            check_media_type(&headers).is_ok()
+            check_media_type(&Method::POST, &headers).is_ok()
         };
-        assert!(check_media_type(&HeaderMap::new()).is_ok());
+        assert!(check_media_type(&Method::POST, &HeaderMap::new()).is_ok());
+        let mut form = HeaderMap::new();
+        let of_curl = "application/x-www-form-urlencoded".parse().unwrap();
+        form.insert(header::CONTENT_TYPE, of_curl);
+        assert!(check_media_type(&Method::PUT, &form).is_ok());
+        assert!(check_media_type(&Method::POST, &form).is_err());
         for good in
             ["application/json", "Application/JSON; charset=utf-8", "application/merge-patch+json"]
         {
