@@ -9,6 +9,7 @@ mod config;
 mod error;
 mod failpoint;
 mod founding;
+mod lifecycle;
 mod local;
 mod network;
 mod node;
