@@ -3,6 +3,7 @@
 #
 #   cluster/local.sh               start all three; Ctrl-C stops them; their lines carry the node's number
 #   cluster/local.sh node N        start node N alone, in the foreground (to bring a killed one back)
+#   cluster/local.sh join N        start a new node N (4 to 9) that waits to be added; its lines say how
 #   cluster/local.sh kill-leader   kill -9 the process that leads
 #   cluster/local.sh kill N        kill -9 node N
 #
@@ -21,15 +22,22 @@ fail() {
 }
 
 check_id() {
-    [[ ${1:-} =~ ^[123]$ ]] || fail "which node? It is 1, 2 or 3"
+    [[ ${1:-} =~ ^[1-9]$ ]] || fail "which node? It is 1, 2 or 3, or one that was added, up to 9"
+}
+
+check_new() {
+    [[ ${1:-} =~ ^[4-9]$ ]] || fail "which number does the new node get? 4 to 9, one that was never used"
 }
 
 # Replaces this shell, so that the process id in the file is the server's.
 serve() {
-    local id=$1 offset=$(($1 - 1))
+    local id=$1 offset=$(($1 - 1)) cluster=(--initial-cluster "$founders")
+    if ((id > 3)); then
+        cluster=(--join http://127.0.0.1:8080,http://127.0.0.1:8081,http://127.0.0.1:8082)
+    fi
     mkdir -p "$data/$id"
     echo "$BASHPID" >"$data/$id.pid"
-    exec "$server" serve --node-id "$id" --data-dir "$data/$id" --initial-cluster "$founders" --auth off \
+    exec "$server" serve --node-id "$id" --data-dir "$data/$id" "${cluster[@]}" --auth off \
         --http-addr "127.0.0.1:$((8080 + offset))" --metrics-addr "127.0.0.1:$((9090 + offset))" \
         --grpc-addr "127.0.0.1:$((50051 + offset))" --raft-addr "127.0.0.1:$((50061 + offset))"
 }
@@ -72,6 +80,7 @@ kill_leader() {
 case "${1:-}" in
 "") start_all ;;
 node) check_id "${2:-}" && serve "$2" ;;
+join) check_new "${2:-}" && serve "$2" ;;
 kill) check_id "${2:-}" && kill_node "$2" ;;
 kill-leader) kill_leader ;;
 *) fail "unknown command '$1'; the first lines of $0 list them" ;;

@@ -88,6 +88,12 @@ pub(crate) enum Command {
     Export(Export),
     /// Show the members of the cluster, as each endpoint sees itself.
     Status,
+    /// Show and change the members of the cluster.
+    ///
+    /// Any endpoint will do: the leader carries a change out. A change may be given again: what is done is not done
+    /// twice, what is half done is completed.
+    #[command(subcommand)]
+    Cluster(Cluster),
     /// Print a completion script for a shell.
     Completions {
         /// The shell.
@@ -297,6 +303,90 @@ pub(crate) struct Export {
     pub(crate) namespace: String,
 }
 
+#[derive(Debug, Subcommand)]
+pub(crate) enum Cluster {
+    /// Show the members as the leader sees them.
+    List,
+    /// Add a node that was started with --join, as a learner: it follows without a vote.
+    Add(AddMember),
+    /// Give a learner that has caught up its vote.
+    Promote {
+        /// The learner's node id.
+        #[arg(value_name = "ID", value_parser = node_id())]
+        id: u64,
+        #[command(flatten)]
+        force: Force,
+    },
+    /// Take a voter's vote; it goes on as a learner.
+    Demote {
+        /// The voter's node id.
+        #[arg(value_name = "ID", value_parser = node_id())]
+        id: u64,
+        #[command(flatten)]
+        force: Force,
+    },
+    /// Remove a member for ever: its id is never used again, and the node stops.
+    Remove {
+        /// The member's node id.
+        #[arg(value_name = "ID", value_parser = node_id())]
+        id: u64,
+        #[command(flatten)]
+        force: Force,
+    },
+    /// Let a learner that has caught up take a member's place, which may be dead, and remove that member.
+    Replace(ReplaceMember),
+    /// Make another voter the leader.
+    TransferLeader {
+        /// The voter's node id [default: the best candidate].
+        #[arg(long, value_name = "ID", value_parser = node_id())]
+        to: Option<u64>,
+        #[command(flatten)]
+        force: Force,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Force {
+    /// Do it although the cluster may lose its quorum by it.
+    #[arg(long)]
+    pub(crate) force: bool,
+}
+
+/// The log of the waiting node has this line ready.
+#[derive(Debug, Args)]
+pub(crate) struct AddMember {
+    /// The node's --node-id.
+    #[arg(long, value_name = "N", value_parser = node_id())]
+    pub(crate) id: u64,
+    /// Its node-to-node address, as the other nodes reach it.
+    #[arg(long, value_name = "HOST:PORT")]
+    pub(crate) raft: String,
+    /// Its HTTP address, as clients reach it.
+    #[arg(long, value_name = "HOST:PORT")]
+    pub(crate) http: String,
+    /// Its client gRPC address, as clients reach it.
+    #[arg(long, value_name = "HOST:PORT")]
+    pub(crate) grpc: String,
+    #[command(flatten)]
+    pub(crate) force: Force,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ReplaceMember {
+    /// Node id of the member that goes.
+    #[arg(value_name = "OLD", value_parser = node_id())]
+    pub(crate) old: u64,
+    /// Node id of the learner that takes its place.
+    #[arg(long, value_name = "NEW", value_parser = node_id())]
+    pub(crate) with: u64,
+    #[command(flatten)]
+    pub(crate) force: Force,
+}
+
+fn node_id() -> clap::builder::RangedU64ValueParser<u64> {
+    clap::value_parser!(u64).range(1..)
+}
+
 /// A day: nothing waits longer.
 const TIMEOUT_SECONDS_MAX: f64 = 86_400.0;
 
@@ -346,6 +436,14 @@ mod tests {
             "import - --namespace ns --format yaml",
             "export --namespace ns --env prod",
             "status --endpoints a:1,b:2 --timeout 0.5",
+            "cluster list --output yaml",
+            "cluster add --id 4 --raft h:1 --http h:2 --grpc h:3",
+            "cluster promote 4",
+            "cluster demote 3 --force",
+            "cluster remove 3 --force",
+            "cluster replace 3 --with 4",
+            "cluster transfer-leader",
+            "cluster transfer-leader --to 2",
             "completions bash",
         ] {
             if let Err(error) = parse(line) {
@@ -366,6 +464,11 @@ mod tests {
             "diff ns key --from 1",
             "diff ns key --from 1 --to 2 --env-from a --env-to b",
             "import f.json",
+            "cluster",
+            "cluster add --id 4",
+            "cluster promote 0",
+            "cluster remove",
+            "cluster replace 3",
             "status --timeout 0",
             "status --timeout nan",
             "status --output xml",

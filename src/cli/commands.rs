@@ -14,11 +14,13 @@ use crate::args::{self, Cli, Command, Format};
 use crate::output::{self, Output, cell, table};
 use crate::pages::{self, PAGE_LIMIT};
 use crate::view::{EntryView, entries_table, history_table, raw};
-use crate::{Usage, export, import, status, watch};
+use crate::{Usage, cluster, export, import, status, watch};
 
 const TIMEOUT: Duration = Duration::from_secs(10);
-/// Longer than a change of leader on a busy machine: an import outlives it.
-const IMPORT_TIMEOUT: Duration = Duration::from_secs(60);
+/// Longer than a change of leader on a busy machine: an import outlives it, and changes of the members bring it about.
+const LONG_TIMEOUT: Duration = Duration::from_secs(60);
+/// Longer than a node takes over a change of the members: its answer says more than the loss of it.
+const CHANGE_TIMEOUT: Duration = Duration::from_secs(15);
 const NAMESPACES_PAGE_LIMIT: u32 = 1000;
 
 pub(crate) async fn run(cli: Cli) -> anyhow::Result<()> {
@@ -26,8 +28,14 @@ pub(crate) async fn run(cli: Cli) -> anyhow::Result<()> {
     if let Command::Completions { shell } = command {
         return completions(shell);
     }
-    let default = if matches!(command, Command::Import(_)) { IMPORT_TIMEOUT } else { TIMEOUT };
-    let options = Options::default().timeout(global.timeout.unwrap_or(default));
+    let default = match command {
+        Command::Import(_) | Command::Cluster(_) => LONG_TIMEOUT,
+        _ => TIMEOUT,
+    };
+    let mut options = Options::default().timeout(global.timeout.unwrap_or(default));
+    if matches!(command, Command::Cluster(_)) {
+        options = options.attempt_timeout(CHANGE_TIMEOUT);
+    }
     let client = Client::with_options(&global.endpoints, options.clone())?;
     let output = Output { format: global.output };
     let env = global.environment();
@@ -44,6 +52,7 @@ pub(crate) async fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Watch(args) => watch::run(&client, args, global.env, output).await,
         Command::Import(args) => import::run(&client, &args, &env).await,
         Command::Export(args) => export::run(&client, &args.namespace, &env).await,
+        Command::Cluster(command) => cluster::run(&client, command, output).await,
         Command::Status => status::run(&global, &options, output).await,
         Command::Completions { shell } => completions(shell),
     }

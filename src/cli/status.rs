@@ -6,6 +6,7 @@ use llm_config_client::{Client, Error, Options, v1};
 use serde::Serialize;
 
 use crate::args::Global;
+use crate::cluster::{MemberView, known};
 use crate::output::{Output, cell, table};
 
 #[derive(Debug, Serialize)]
@@ -37,17 +38,6 @@ struct NodeView {
     version: String,
 }
 
-#[derive(Debug, Serialize)]
-struct MemberView {
-    id: u64,
-    role: String,
-    http: String,
-    grpc: String,
-    raft: String,
-    reachable: bool,
-    matched_index: Option<u64>,
-}
-
 /// Fails when no endpoint answers; what was found is printed in any case.
 pub(crate) async fn run(global: &Global, options: &Options, output: Output) -> anyhow::Result<()> {
     let clients = global
@@ -77,8 +67,9 @@ pub(crate) async fn run(global: &Global, options: &Options, output: Output) -> a
 }
 
 fn view(answers: Vec<(String, Result<v1::StatusResponse, Error>)>) -> StatusView {
-    let members = best_informed(&answers)
-        .map_or_else(Vec::new, |status| status.members.iter().cloned().map(member).collect());
+    let members = best_informed(&answers).map_or_else(Vec::new, |status| {
+        status.members.iter().cloned().map(MemberView::from).collect()
+    });
     let endpoints = answers
         .into_iter()
         .map(|(endpoint, answer)| match answer {
@@ -111,18 +102,6 @@ fn node(status: v1::StatusResponse) -> NodeView {
         applied_index: status.applied_index,
         revision: status.revision,
         version: status.version,
-    }
-}
-
-fn member(member: v1::Member) -> MemberView {
-    MemberView {
-        id: member.id,
-        role: member.role,
-        http: member.http,
-        grpc: member.grpc,
-        raft: member.raft,
-        reachable: member.reachable,
-        matched_index: member.matched_index,
     }
 }
 
@@ -175,7 +154,7 @@ fn tables(view: &StatusView) -> Table {
             dash(),
             dash(),
             dash(),
-            dash(),
+            known(&member.version),
             cell(&member.grpc),
             if member.reachable { "yes" } else { "no" }.to_owned(),
         ]);
@@ -197,6 +176,7 @@ mod tests {
                     id,
                     grpc: format!("10.0.0.{id}:50051"),
                     role: format!("as-{node_id}-says"),
+                    version: format!("9.9.{id}"),
                     ..Default::default()
                 })
                 .collect(),
@@ -224,6 +204,7 @@ mod tests {
         let text = tables(&view).to_string();
         assert_eq!(text.lines().count(), 1 + 2 + 2, "{text}");
         assert!(text.contains("no answer") && text.contains("10.0.0.3:50051"), "{text}");
+        assert!(text.contains("9.9.3"), "the release of a member that was not asked: {text}");
         let json = serde_json::to_value(&view).unwrap();
         assert_eq!(json["endpoints"][0]["node_id"], 1);
         assert!(json["endpoints"][1]["error"].is_string());

@@ -13,7 +13,6 @@ use crate::error::Error;
 use crate::nodes::Nodes;
 use crate::options::Options;
 use crate::retry::{Failure, backoff, classify};
-use crate::v1::cluster_service_client::ClusterServiceClient;
 use crate::v1::config_service_client::ConfigServiceClient;
 use crate::v1::{self, Consistency, Entry, ReadOptions};
 use crate::watch::Watch;
@@ -39,11 +38,15 @@ struct Shared {
 #[derive(Debug, Clone)]
 pub(crate) enum Effect {
     Read,
+    /// A read that the leader knows most about; any other node will do.
+    ReadOfLeader,
     /// Opens a stream: its deadline is for the opening only.
     Stream,
     Write {
         idempotency_key: String,
     },
+    /// Changes the cluster itself; recognised without a key.
+    Change,
 }
 
 macro_rules! reads {
@@ -204,20 +207,6 @@ impl Client {
         Watch::new(self.clone(), request)
     }
 
-    /// What the cluster looks like from the node that answers.
-    ///
-    /// # Errors
-    /// [`Error::Rejected`], or [`Error::NotSent`] when no node answered before the deadline.
-    pub async fn status(&self) -> Result<v1::StatusResponse, Error> {
-        let request = v1::StatusRequest {};
-        let response = self
-            .call(&Effect::Read, request, |channel, request| async move {
-                ClusterServiceClient::new(channel).status(request).await
-            })
-            .await?;
-        Ok(response.into_inner())
-    }
-
     /// Attempts until one succeeds, is rejected, or the deadline passes.
     pub(crate) async fn call<Req, Resp, F, Fut>(
         &self,
@@ -269,7 +258,8 @@ impl Client {
         Fut: Future<Output = Result<Response<Resp>, Status>>,
     {
         let nodes = &self.shared.nodes;
-        let to_leader = matches!(effect, Effect::Write { .. }) && self.shared.options.follow_leader;
+        let to_leader =
+            !matches!(effect, Effect::Read | Effect::Stream) && self.shared.options.follow_leader;
         let Some(node) = nodes.pick(to_leader) else {
             return Err(Failure::Unreachable("no endpoint".to_owned()));
         };
@@ -366,6 +356,11 @@ fn unanswered(effect: &Effect, lost: bool, reason: String) -> Error {
         Effect::Write { idempotency_key } if lost => {
             Error::OutcomeUnknown { idempotency_key: idempotency_key.clone(), reason }
         }
-        Effect::Write { .. } | Effect::Read | Effect::Stream => Error::NotSent { reason },
+        Effect::Change if lost => Error::OutcomeUnknown { idempotency_key: String::new(), reason },
+        Effect::Write { .. }
+        | Effect::Change
+        | Effect::Read
+        | Effect::ReadOfLeader
+        | Effect::Stream => Error::NotSent { reason },
     }
 }

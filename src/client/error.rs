@@ -16,11 +16,9 @@ pub enum Error {
     },
     /// A write was sent and its answer was lost: it happened, or it will, or it never does. Sending it again with the
     /// same idempotency key within ten minutes finds out without doing it twice.
-    #[error(
-        "the outcome is unknown, it may have happened: {reason} (idempotency key {idempotency_key})"
-    )]
+    #[error("the outcome is unknown, it may have happened: {reason} ({})", again(idempotency_key))]
     OutcomeUnknown {
-        /// The key that every attempt carried.
+        /// The key that every attempt carried; empty for a change of the members, which is safe to send again without.
         idempotency_key: String,
         /// How the last attempt failed.
         reason: String,
@@ -39,6 +37,14 @@ pub enum Error {
         /// What is wrong with it, and the fix.
         reason: String,
     },
+}
+
+/// How to find out what became of a request.
+fn again(idempotency_key: &str) -> String {
+    if idempotency_key.is_empty() {
+        return "send it again: what is done is not done twice".to_owned();
+    }
+    format!("idempotency key {idempotency_key}")
 }
 
 impl Error {

@@ -39,6 +39,7 @@
 //! |---|---|
 //! | write | one idempotency key for all its attempts: it happens at most once. [`Error`] tells "refused" and "not sent" from "outcome unknown" |
 //! | read | spread over the endpoints; with [`Options::session`] never older than what this client has seen or written |
+//! | change of the members | safe to send again: what is done is not done twice, what is half done is completed |
 //! | watch | every change once, in order, across reconnects, from [`v1::WatchRequest::from_revision`] on |
 //!
 //! Dropping the future of a call abandons the answer, not the effect: a dropped write may still happen.
@@ -48,6 +49,7 @@
 
 mod client;
 mod error;
+mod members;
 mod nodes;
 mod options;
 mod retry;

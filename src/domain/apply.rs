@@ -12,7 +12,7 @@ use crate::limits;
 use crate::names::InvalidArgument;
 use crate::outcome::{Applied, Outcome, Rejection, TxnResult};
 use crate::overlay::Overlay;
-use crate::query::{self, Meta, QueryError, QueryResult};
+use crate::query::{self, Meta, QueryError, QueryResult, RemovedNode};
 use crate::record::{self, Request};
 use crate::requests::{self, Lookup};
 use crate::store::{Reader, StoreError};
@@ -129,12 +129,17 @@ fn operate<R: Reader + ?Sized>(
 ) -> QueryResult<Outcome> {
     match operation {
         Operation::Found(found) => Ok(establish(writer, found)?),
-        Operation::RegisterNode(node) => register(writer, node),
+        Operation::RegisterNode(node) => {
+            keep_node(writer, node)?;
+            Ok(Outcome::Registered)
+        }
         Operation::Set(_)
         | Operation::Delete(_)
         | Operation::Rollback(_)
         | Operation::Txn(_)
         | Operation::Compact(_)
+        | Operation::AddNode(_)
+        | Operation::RemoveNode(_)
             if writer.meta.cluster_id.is_none() =>
         {
             Err(Rejection::NotFounded.into())
@@ -149,6 +154,11 @@ fn operate<R: Reader + ?Sized>(
         }
         Operation::Txn(txn) => transact(writer, txn),
         Operation::Compact(compact) => Ok(compact_history(&mut writer.meta, *compact)?),
+        Operation::AddNode(add) => {
+            keep_node(writer, &add.node)?;
+            Ok(Outcome::NodeAdded)
+        }
+        Operation::RemoveNode(remove) => remove_node(writer, remove.id),
     }
 }
 
@@ -210,27 +220,51 @@ fn establish<R: Reader + ?Sized>(
     Ok(Outcome::Founded)
 }
 
-/// A node registers again after its addresses changed; another disk under its id is refused.
-fn register<R: Reader + ?Sized>(
-    writer: &mut Writer<'_, '_, R>,
-    node: &Node,
-) -> QueryResult<Outcome> {
-    let key = keys::node(node.id);
-    match writer.store.get(&key)?.map(record::node_from_bytes).transpose()? {
-        Some(known) if known.incarnation != node.incarnation => {
+/// A node registers again after its addresses changed; another disk under its id is refused, and so is an id whose node
+/// was removed.
+fn keep_node<R: Reader + ?Sized>(writer: &mut Writer<'_, '_, R>, node: &Node) -> QueryResult<()> {
+    match known_node(writer, node.id)? {
+        Some(Err(removed)) => return Err(Rejection::NodeRemoved { id: removed.id }.into()),
+        Some(Ok(known)) if known.incarnation != node.incarnation => {
             return Err(Rejection::NodeIdTaken { id: node.id }.into());
         }
-        Some(_) => {}
-        None => {
-            let registered = query::nodes(&*writer.store)?.len();
-            if registered >= limits::NODES_MAX {
-                let (size, limit) = (registered as u64 + 1, limits::NODES_MAX as u64);
-                return Err(
-                    Rejection::TooLarge { what: "the table of nodes".into(), size, limit }.into()
-                );
-            }
-        }
+        Some(Ok(_)) => {}
+        None => check_room_for_a_node(writer)?,
     }
-    writer.store.put(key, record::node_to_bytes(node));
-    Ok(Outcome::Registered)
+    writer.store.put(keys::node(node.id), record::node_to_bytes(node));
+    Ok(())
+}
+
+/// Leaves a mark behind for ever. One that never registered is marked as well: it may have been told to replicate.
+fn remove_node<R: Reader + ?Sized>(
+    writer: &mut Writer<'_, '_, R>,
+    id: u64,
+) -> QueryResult<Outcome> {
+    let incarnation = match known_node(writer, id)? {
+        Some(Err(_)) => return Ok(Outcome::NodeRemoved),
+        Some(Ok(known)) => known.incarnation,
+        None => {
+            check_room_for_a_node(writer)?;
+            String::new()
+        }
+    };
+    let removed = RemovedNode { id, incarnation };
+    writer.store.put(keys::node(id), record::removed_node_to_bytes(&removed));
+    Ok(Outcome::NodeRemoved)
+}
+
+fn known_node<R: Reader + ?Sized>(
+    writer: &Writer<'_, '_, R>,
+    id: u64,
+) -> QueryResult<Option<Result<Node, RemovedNode>>> {
+    Ok(writer.store.get(&keys::node(id))?.map(record::node_from_bytes).transpose()?)
+}
+
+fn check_room_for_a_node<R: Reader + ?Sized>(writer: &Writer<'_, '_, R>) -> QueryResult<()> {
+    let known = query::node_records(&*writer.store)?.len();
+    if known >= limits::NODES_MAX {
+        let (size, limit) = (known as u64 + 1, limits::NODES_MAX as u64);
+        return Err(Rejection::TooLarge { what: "the table of nodes".into(), size, limit }.into());
+    }
+    Ok(())
 }

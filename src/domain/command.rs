@@ -48,6 +48,10 @@ pub enum Operation {
     Found(Found),
     /// Makes a node and its addresses known.
     RegisterNode(Node),
+    /// Makes a node known before it is told to replicate.
+    AddNode(AddNode),
+    /// Forgets a node and keeps its id from being used again.
+    RemoveNode(RemoveNode),
 }
 
 /// Writes an entry.
@@ -153,6 +157,20 @@ pub struct Node {
     pub raft: String,
     /// The release it runs.
     pub version: String,
+}
+
+/// Makes a node known before it is told to replicate, so that no other disk can answer under its id.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AddNode {
+    /// The node.
+    pub node: Node,
+}
+
+/// Forgets a node and keeps its id from being used again, for ever.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RemoveNode {
+    /// Its id.
+    pub id: u64,
 }
 
 /// Why bytes are not a command or an answer.

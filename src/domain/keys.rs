@@ -14,7 +14,7 @@
 //! Numbers are big-endian, so that keys sort by them. Names contain no control characters, so `00` ends them.
 
 use crate::names::{Address, Environment, Key, Namespace};
-use crate::store::StoreError;
+use crate::store::{DOMAIN_FIRST, StoreError};
 
 const HEADS: u8 = 0x10;
 const VERSIONS: u8 = 0x11;
@@ -26,6 +26,22 @@ const NODES: u8 = 0x16;
 const META: u8 = 0x17;
 
 const END: u8 = 0;
+
+/// The table that a key belongs to, for messages.
+pub(crate) fn table(key: &[u8]) -> Option<&'static str> {
+    Some(match *key.first()? {
+        HEADS => "heads",
+        VERSIONS => "versions",
+        CHANGES => "changes",
+        NAMESPACES => "namespaces",
+        REQUESTS => "requests",
+        REQUEST_EXPIRY => "request expiry",
+        NODES => "nodes",
+        META => "meta",
+        DOMAIN_FIRST.. => "unknown",
+        _ => return None,
+    })
+}
 
 fn join(table: u8, parts: &[&[u8]]) -> Vec<u8> {
     let mut key = Vec::with_capacity(1 + parts.iter().map(|part| part.len()).sum::<usize>());

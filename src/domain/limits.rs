@@ -33,7 +33,7 @@ pub const TXN_RESULT_BYTES_MAX: usize = 8 << 20;
 pub const COMMAND_BYTES_MAX: usize = 4 << 20;
 /// Longest cluster id, node incarnation, address or version a node registers with.
 pub const NODE_TEXT_BYTES_MAX: usize = 512;
-/// Most nodes ever registered (ids are never reused).
+/// Most nodes ever known, removed ones included (ids are never reused).
 pub const NODES_MAX: usize = 4096;
 
 /// Items on a page when the caller names no limit.

@@ -43,6 +43,10 @@ pub enum Outcome {
     Founded,
     /// The node is known.
     Registered,
+    /// The node is known and may be told to replicate.
+    NodeAdded,
+    /// The node's id is used up.
+    NodeRemoved,
 }
 
 /// What one operation of a transaction answers.
@@ -92,6 +96,12 @@ pub enum Rejection {
     /// Another disk has used this node id.
     #[error("node id {id} belongs to another data directory; node ids are never reused")]
     NodeIdTaken {
+        /// The id.
+        id: u64,
+    },
+    /// The node was removed.
+    #[error("node {id} was removed from the cluster; node ids are never reused")]
+    NodeRemoved {
         /// The id.
         id: u64,
     },

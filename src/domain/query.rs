@@ -386,15 +386,38 @@ pub fn changes<R: Reader + ?Sized>(
     Ok(revisions)
 }
 
-/// Every node that ever registered, by id.
+/// What is left of a removed node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RemovedNode {
+    /// Its id, used up.
+    pub id: u64,
+    /// The disk that it had; empty when it was removed before it had registered.
+    pub incarnation: String,
+}
+
+/// Every node that is known and was not removed, by id.
 pub fn nodes<R: Reader + ?Sized>(reader: &R) -> QueryResult<Vec<Node>> {
-    let mut nodes = Vec::new();
+    let known = node_records(reader)?.into_iter();
+    Ok(known.filter_map(|record| record.ok()).collect())
+}
+
+/// Every node that was removed, by id.
+pub fn removed_nodes<R: Reader + ?Sized>(reader: &R) -> QueryResult<Vec<RemovedNode>> {
+    let known = node_records(reader)?.into_iter();
+    Ok(known.filter_map(|record| record.err()).collect())
+}
+
+/// The whole table of nodes, bounded by [`limits::NODES_MAX`].
+pub(crate) fn node_records<R: Reader + ?Sized>(
+    reader: &R,
+) -> QueryResult<Vec<Result<Node, RemovedNode>>> {
+    let mut records = Vec::new();
     let (from, to) = keys::nodes();
     reader.scan(&from, &to, Order::Ascending, &mut |_, value| {
-        nodes.push(record::node_from_bytes(Bytes::copy_from_slice(value))?);
+        records.push(record::node_from_bytes(Bytes::copy_from_slice(value))?);
         Ok(ControlFlow::Continue(()))
     })?;
-    Ok(nodes)
+    Ok(records)
 }
 
 /// An RFC 6902 JSON Patch that turns the value of `from` into that of `to`. A deletion counts as null.

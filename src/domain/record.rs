@@ -8,15 +8,16 @@ use prost::Message;
 
 use crate::command::Node;
 use crate::entry::Entry;
-use crate::limits;
 use crate::names::Address;
-use crate::query::Meta;
+use crate::query::{Meta, RemovedNode};
 use crate::store::StoreError;
 use crate::value::JsonValue;
 use crate::wire;
+use crate::{keys, limits};
 
-/// The only format so far.
-const FORMAT: u8 = 1;
+/// The newest format of a record that this release reads: there is only one so far. A release that adds one raises the
+/// `state_format` of a node's state with the first record that it writes so.
+pub const RECORD_FORMAT: u8 = 1;
 
 /// A record and the name of its table, for messages.
 pub(crate) trait Record: Message + Default {
@@ -24,7 +25,7 @@ pub(crate) trait Record: Message + Default {
 
     fn to_bytes(&self) -> Bytes {
         let mut bytes = BytesMut::with_capacity(1 + self.encoded_len());
-        bytes.put_u8(FORMAT);
+        bytes.put_u8(RECORD_FORMAT);
         // A growing buffer has room for everything; a lack of room is the only error encoding knows.
         self.encode(&mut bytes).unwrap_or_default();
         bytes.freeze()
@@ -32,12 +33,23 @@ pub(crate) trait Record: Message + Default {
 
     fn from_bytes(bytes: Bytes) -> Result<Self, StoreError> {
         match bytes.first() {
-            Some(&FORMAT) => Self::decode(bytes.slice(1..)).map_err(corrupt::<Self>),
-            Some(other) => Err(corrupt::<Self>(format_args!(
-                "format version {other} is not known to this release"
-            ))),
+            Some(&RECORD_FORMAT) => Self::decode(bytes.slice(1..)).map_err(corrupt::<Self>),
+            Some(&found) if found > RECORD_FORMAT => {
+                Err(StoreError::Newer { table: Self::TABLE, found, known: RECORD_FORMAT })
+            }
+            Some(other) => Err(corrupt::<Self>(format_args!("{other} is not a format"))),
             None => Err(corrupt::<Self>("empty")),
         }
+    }
+}
+
+/// Refuses a stored value in a newer format, without reading it. For whoever takes over a whole state.
+pub fn check_format(key: &[u8], value: &[u8]) -> Result<(), StoreError> {
+    match (keys::table(key), value.first()) {
+        (Some(table), Some(&found)) if found > RECORD_FORMAT => {
+            Err(StoreError::Newer { table, found, known: RECORD_FORMAT })
+        }
+        _ => Ok(()),
     }
 }
 
@@ -200,8 +212,17 @@ impl Record for wire::Node {
     const TABLE: &'static str = "nodes";
 }
 
-pub(crate) fn node_from_bytes(bytes: Bytes) -> Result<Node, StoreError> {
-    Ok(wire::Node::from_bytes(bytes)?.into())
+/// A node, or what is left of a removed one.
+pub(crate) fn node_from_bytes(bytes: Bytes) -> Result<Result<Node, RemovedNode>, StoreError> {
+    let node = wire::Node::from_bytes(bytes)?;
+    if node.removed {
+        return Ok(Err(RemovedNode { id: node.id, incarnation: node.incarnation }));
+    }
+    Ok(Ok(node.into()))
+}
+
+pub(crate) fn removed_node_to_bytes(node: &RemovedNode) -> Bytes {
+    wire::Node::removed(node).to_bytes()
 }
 
 pub(crate) fn node_to_bytes(node: &Node) -> Bytes {
@@ -299,15 +320,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_unknown_format_is_corruption_of_a_named_table() {
+    fn an_unknown_format_is_refused_with_the_name_of_the_table() {
         let bytes =
             Head { latest_version: 3, live: true, created_at_ms: 1, created_by: "a".into() }
                 .to_bytes();
         assert_eq!(Head::from_bytes(bytes.clone()).unwrap().current_version(), 3);
         let mut newer = bytes.to_vec();
         newer[0] = 2;
+        let error = Head::from_bytes(newer.clone().into()).unwrap_err();
+        assert_eq!(error, StoreError::Newer { table: "heads", found: 2, known: RECORD_FORMAT });
+        assert_eq!(check_format(&[0x10, b'n'], &newer), Err(error));
+        assert_eq!(check_format(&[0x10, b'n'], &bytes), Ok(()));
+        assert_eq!(check_format(&[0x15], &[]), Ok(()), "an index without values has no format");
+        newer[0] = 0;
         let error = Head::from_bytes(newer.into()).unwrap_err().to_string();
-        assert!(error.contains("heads table") && error.contains("format version 2"), "{error}");
+        assert!(error.contains("heads table: 0 is not a format"), "{error}");
         assert!(
             Version::from_bytes(Bytes::new()).unwrap_err().to_string().contains("versions table")
         );

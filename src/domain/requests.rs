@@ -129,7 +129,11 @@ fn summary(outcome: &Outcome) -> (bool, Vec<u64>) {
         Outcome::Set { entry, created } => (*created, vec![entry.version]),
         Outcome::Deleted { entry } | Outcome::RolledBack { entry } => (false, vec![entry.version]),
         Outcome::Txn { succeeded, results } => (*succeeded, results.iter().map(version).collect()),
-        Outcome::Compacted | Outcome::Founded | Outcome::Registered => (false, Vec::new()),
+        Outcome::Compacted
+        | Outcome::Founded
+        | Outcome::Registered
+        | Outcome::NodeAdded
+        | Outcome::NodeRemoved => (false, Vec::new()),
     }
 }
 
@@ -181,6 +185,8 @@ pub(crate) fn replay<R: Reader + ?Sized>(
         Operation::Compact(_) => Outcome::Compacted,
         Operation::Found(_) => Outcome::Founded,
         Operation::RegisterNode(_) => Outcome::Registered,
+        Operation::AddNode(_) => Outcome::NodeAdded,
+        Operation::RemoveNode(_) => Outcome::NodeRemoved,
     })
 }
 

@@ -26,6 +26,18 @@ pub enum StoreError {
     /// The engine read something that was never written so.
     #[error("storage is corrupt: {0}")]
     Corrupt(String),
+    /// The engine read what a newer release wrote.
+    #[error(
+        "a record of the {table} table has format {found}, and this release reads up to format {known}"
+    )]
+    Newer {
+        /// Which records.
+        table: &'static str,
+        /// Their format.
+        found: u8,
+        /// The newest that this release reads.
+        known: u8,
+    },
 }
 
 /// Called for each key and value of a scan; breaks to end it.

@@ -1,6 +1,6 @@
 //! The bounds of commands that their types do not hold by themselves, each refusal naming its field.
 
-use crate::command::{Command, Found, Node, Operation, Rollback, Set, Txn, TxnOp};
+use crate::command::{AddNode, Command, Found, Node, Operation, Rollback, Set, Txn, TxnOp};
 use crate::limits;
 use crate::names::{Address, InvalidArgument, check_line};
 
@@ -21,7 +21,10 @@ impl Command {
             }
             Operation::Compact(_) => 0,
             Operation::Found(found) => found.cluster_id.len(),
-            Operation::RegisterNode(node) => node.texts().iter().map(|(_, text)| text.len()).sum(),
+            Operation::RegisterNode(node) | Operation::AddNode(AddNode { node }) => {
+                node.texts().iter().map(|(_, text)| text.len()).sum()
+            }
+            Operation::RemoveNode(_) => 0,
         };
         let request =
             self.request.as_ref().map_or(0, |request| request.key.len() + request.digest.len());
@@ -43,7 +46,10 @@ impl Command {
             Operation::Txn(txn) => validate_txn(txn),
             Operation::Compact(_) => Ok(()),
             Operation::Found(found) => validate_found(found),
-            Operation::RegisterNode(node) => validate_node(node),
+            Operation::RegisterNode(node) | Operation::AddNode(AddNode { node }) => {
+                validate_node(node)
+            }
+            Operation::RemoveNode(remove) => validate_node_id(remove.id),
         }?;
         let size = self.size();
         if size > limits::COMMAND_BYTES_MAX {
@@ -170,10 +176,15 @@ impl Node {
     }
 }
 
-fn validate_node(node: &Node) -> Result<(), InvalidArgument> {
-    if node.id == 0 {
+fn validate_node_id(id: u64) -> Result<(), InvalidArgument> {
+    if id == 0 {
         return Err(InvalidArgument::new("id", "node ids count from 1"));
     }
+    Ok(())
+}
+
+fn validate_node(node: &Node) -> Result<(), InvalidArgument> {
+    validate_node_id(node.id)?;
     for (field, text) in node.texts() {
         check_line(field, text, limits::NODE_TEXT_BYTES_MAX)?;
     }
@@ -267,6 +278,8 @@ mod tests {
             ),
             ("id", Operation::RegisterNode(node(0, "r"))),
             ("raft", Operation::RegisterNode(node(1, ""))),
+            ("raft", Operation::AddNode(AddNode { node: node(1, "") })),
+            ("id", Operation::RemoveNode(crate::RemoveNode { id: 0 })),
         ];
         for (field, operation) in table {
             assert_eq!(refused_field(operation.clone()), field, "{operation:?}");

@@ -8,19 +8,20 @@ use prost::Message;
 
 use crate::command::{self, DecodeError, Operation, TxnOp};
 use crate::names::{self, Environment, InvalidArgument, Key, Namespace};
+use crate::query::RemovedNode;
 use crate::value::{JsonValue, ValueError};
 
 mod answer;
 
 pub(crate) use answer::Applied;
 
-/// The only format so far.
-const FORMAT: u8 = 1;
+/// The newest format of commands and answers that this release reads: there is only one so far.
+pub const COMMAND_FORMAT: u8 = 1;
 
 /// Writes the format byte and the message.
 pub(crate) fn encode(message: &impl Message) -> Bytes {
     let mut bytes = BytesMut::with_capacity(1 + message.encoded_len());
-    bytes.put_u8(FORMAT);
+    bytes.put_u8(COMMAND_FORMAT);
     // A growing buffer has room for everything; a lack of room is the only error encoding knows.
     message.encode(&mut bytes).unwrap_or_default();
     bytes.freeze()
@@ -30,7 +31,7 @@ pub(crate) fn encode(message: &impl Message) -> Bytes {
 pub(crate) fn decode<M: Message + Default>(bytes: Bytes) -> Result<M, DecodeError> {
     match bytes.first() {
         None => Err(DecodeError::Empty),
-        Some(&FORMAT) => {
+        Some(&COMMAND_FORMAT) => {
             M::decode(bytes.slice(1..)).map_err(|error| DecodeError::Malformed(error.to_string()))
         }
         Some(&other) => Err(DecodeError::Format(other)),
@@ -275,9 +276,9 @@ pub(crate) struct Found {
 #[derive(Clone, PartialEq, Message)]
 pub(crate) struct Node {
     #[prost(uint64, tag = "1")]
-    id: u64,
+    pub(crate) id: u64,
     #[prost(string, tag = "2")]
-    incarnation: String,
+    pub(crate) incarnation: String,
     #[prost(string, tag = "3")]
     http: String,
     #[prost(string, tag = "4")]
@@ -286,11 +287,23 @@ pub(crate) struct Node {
     raft: String,
     #[prost(string, tag = "6")]
     version: String,
+    /// Stored only: nothing is left of the node but its id and its disk.
+    #[prost(bool, tag = "7")]
+    pub(crate) removed: bool,
+}
+
+impl Node {
+    /// What is stored of a node that was removed.
+    pub(crate) fn removed(node: &RemovedNode) -> Self {
+        let incarnation = node.incarnation.clone();
+        Self { id: node.id, incarnation, removed: true, ..Self::default() }
+    }
 }
 
 impl From<&command::Node> for Node {
     fn from(node: &command::Node) -> Self {
         Self {
+            removed: false,
             id: node.id,
             incarnation: node.incarnation.clone(),
             http: node.http.clone(),
@@ -334,7 +347,7 @@ pub(crate) struct Command {
     actor: String,
     #[prost(message, optional, tag = "2")]
     request: Option<Request>,
-    #[prost(oneof = "CommandKind", tags = "10, 11, 12, 13, 14, 15, 16")]
+    #[prost(oneof = "CommandKind", tags = "10, 11, 12, 13, 14, 15, 16, 17, 18")]
     kind: Option<CommandKind>,
 }
 
@@ -354,6 +367,10 @@ pub(crate) enum CommandKind {
     Found(Found),
     #[prost(message, tag = "16")]
     RegisterNode(Node),
+    #[prost(message, tag = "17")]
+    AddNode(Node),
+    #[prost(uint64, tag = "18")]
+    RemoveNode(u64),
 }
 
 impl From<&command::Command> for Command {
@@ -388,6 +405,8 @@ impl From<&Operation> for CommandKind {
                 history_limit: found.history_limit,
             }),
             Operation::RegisterNode(node) => Self::RegisterNode(node.into()),
+            Operation::AddNode(add) => Self::AddNode((&add.node).into()),
+            Operation::RemoveNode(remove) => Self::RemoveNode(remove.id),
         }
     }
 }
@@ -432,6 +451,8 @@ impl TryFrom<CommandKind> for Operation {
                 history_limit: found.history_limit,
             }),
             CommandKind::RegisterNode(node) => Self::RegisterNode(node.into()),
+            CommandKind::AddNode(node) => Self::AddNode(command::AddNode { node: node.into() }),
+            CommandKind::RemoveNode(id) => Self::RemoveNode(command::RemoveNode { id }),
         })
     }
 }

@@ -6,44 +6,44 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::{BufMut, Bytes, BytesMut};
+use llm_config_domain::COMMAND_FORMAT;
 use llm_config_proto::internal as pb;
 use openraft::entry::RaftEntry as _;
 use openraft::impls::BasicNode;
 use openraft::vote::RaftLeaderId as _;
 use thiserror::Error;
 
+use crate::form::{NewerForm, RECORD_FORMAT};
 use crate::types::{
     Entry, EntryPayload, LeaderId, LogId, Membership, Proposal, StoredMembership, Vote,
 };
 
-/// Version of every byte string that this crate persists.
-pub(crate) const FORMAT: u8 = 1;
-
 /// A message or record that cannot be what it claims to be.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
-#[error("{0}")]
-pub(crate) struct CodecError(pub(crate) String);
-
-impl From<prost::DecodeError> for CodecError {
-    fn from(error: prost::DecodeError) -> Self {
-        Self(error.to_string())
-    }
+pub(crate) enum CodecError {
+    #[error("{0}")]
+    Malformed(String),
+    #[error(transparent)]
+    Newer(#[from] NewerForm),
 }
 
 impl From<CodecError> for std::io::Error {
     fn from(error: CodecError) -> Self {
-        Self::new(std::io::ErrorKind::InvalidData, error)
+        match error {
+            CodecError::Newer(newer) => newer.into(),
+            malformed => Self::new(std::io::ErrorKind::InvalidData, malformed),
+        }
     }
 }
 
 impl From<CodecError> for tonic::Status {
     fn from(error: CodecError) -> Self {
-        Self::invalid_argument(error.0)
+        Self::invalid_argument(error.to_string())
     }
 }
 
 fn missing(what: &str) -> CodecError {
-    CodecError(format!("{what} is missing"))
+    CodecError::Malformed(format!("{what} is missing"))
 }
 
 pub(crate) fn vote_to_proto(vote: &Vote) -> pb::Vote {
@@ -92,7 +92,8 @@ fn membership_from_proto(membership: pb::Membership) -> Result<Membership, Codec
     if configs.is_empty() && nodes.is_empty() {
         return Ok(Membership::default());
     }
-    Membership::new(configs, nodes).map_err(|error| CodecError(format!("membership: {error}")))
+    Membership::new(configs, nodes)
+        .map_err(|error| CodecError::Malformed(format!("membership: {error}")))
 }
 
 pub(crate) fn stored_membership_to_proto(stored: &StoredMembership) -> pb::StoredMembership {
@@ -128,6 +129,9 @@ pub(crate) fn entry_from_proto(entry: pb::LogEntry) -> Result<Entry, CodecError>
     let payload = match entry.payload.ok_or_else(|| missing("payload"))? {
         pb::log_entry::Payload::Blank(pb::Blank {}) => EntryPayload::Blank,
         pb::log_entry::Payload::Normal(normal) => {
+            // Here, so that neither a log that is opened nor one that arrives brings in what apply could not read.
+            let format = normal.command.first().copied().unwrap_or_default();
+            NewerForm::refuse("a command in the log", format.into(), COMMAND_FORMAT.into())?;
             EntryPayload::Normal(Proposal { time_ms: normal.time_ms, command: normal.command })
         }
         pb::log_entry::Payload::Membership(membership) => {
@@ -151,7 +155,7 @@ pub(crate) fn entry_size(entry: &Entry) -> u64 {
 /// A stored record: format version, message, CRC-32 of both.
 pub(crate) fn seal(message: &impl prost::Message) -> Bytes {
     let mut out = BytesMut::with_capacity(message.encoded_len() + 5);
-    out.put_u8(FORMAT);
+    out.put_u8(RECORD_FORMAT);
     message.encode_raw(&mut out);
     let crc = crc32fast::hash(&out);
     out.put_u32_le(crc);
@@ -164,7 +168,7 @@ pub(crate) fn unseal<M: prost::Message + Default>(
     record: &Bytes,
 ) -> Result<M, CodecError> {
     let Some(body_len) = record.len().checked_sub(4).filter(|len| *len > 0) else {
-        return Err(CodecError(format!(
+        return Err(CodecError::Malformed(format!(
             "{what}: the record is cut short ({} bytes)",
             record.len()
         )));
@@ -177,17 +181,13 @@ pub(crate) fn unseal<M: prost::Message + Default>(
     ]);
     let actual = crc32fast::hash(&record[..body_len]);
     if stored != actual {
-        return Err(CodecError(format!(
+        return Err(CodecError::Malformed(format!(
             "{what}: checksum mismatch (stored {stored:08x}, computed {actual:08x})"
         )));
     }
-    if record[0] != FORMAT {
-        return Err(CodecError(format!(
-            "{what}: format {} is not known to this version (it reads format {FORMAT}); use the version that wrote it or a newer one",
-            record[0]
-        )));
-    }
-    M::decode(record.slice(1..body_len)).map_err(|error| CodecError(format!("{what}: {error}")))
+    NewerForm::refuse(what, record[0].into(), RECORD_FORMAT.into())?;
+    M::decode(record.slice(1..body_len))
+        .map_err(|error| CodecError::Malformed(format!("{what}: {error}")))
 }
 
 #[cfg(test)]
@@ -211,7 +211,7 @@ mod tests {
         .unwrap();
         let payloads = [
             EntryPayload::Blank,
-            EntryPayload::Normal(Proposal { time_ms: 7, command: Bytes::from_static(b"abc") }),
+            EntryPayload::Normal(Proposal { time_ms: 7, command: Bytes::from_static(b"\x01bc") }),
             EntryPayload::Membership(membership),
         ];
         for payload in payloads {
@@ -243,9 +243,14 @@ mod tests {
 
     #[test]
     fn a_newer_format_says_what_to_do() {
-        let mut record = vec![FORMAT + 1, 0];
+        let mut record = vec![RECORD_FORMAT + 1, 0];
         record.extend(crc32fast::hash(&record).to_le_bytes());
         let error = unseal::<pb::LogEntry>("entry", &Bytes::from(record)).unwrap_err();
-        assert!(error.0.contains("use the version that wrote it"), "{error}");
+        assert!(matches!(error, CodecError::Newer(_)), "{error}");
+        assert!(error.to_string().contains("use the release that wrote it"), "{error}");
+        let proposal = Proposal { time_ms: 1, command: Bytes::from_static(&[COMMAND_FORMAT + 1]) };
+        let entry = Entry::new(log_id(1), EntryPayload::Normal(proposal));
+        let error = entry_from_proto(entry_to_proto(&entry)).unwrap_err();
+        assert!(matches!(error, CodecError::Newer(_)), "{error}");
     }
 }

@@ -16,6 +16,13 @@ pub struct Advertise {
     pub raft: String,
 }
 
+/// A new node that founds nothing: it waits until a member of a running cluster adds it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Join {
+    /// The only cluster that may add it. Absent: the first one that does.
+    pub cluster_id: Option<String>,
+}
+
 /// Everything that [`crate::Replica::start`] needs.
 #[derive(Debug)]
 pub struct Config {
@@ -29,6 +36,8 @@ pub struct Config {
     pub advertise: Advertise,
     /// Founding members, `id → host:port` of their node-to-node listener. Empty: the node was founded before.
     pub initial_cluster: BTreeMap<u64, String>,
+    /// Wait until a running cluster takes this node in. Means nothing in a directory that belongs to a cluster already.
+    pub join: Option<Join>,
     /// Versions kept for each entry; replicated when the cluster is founded.
     pub history_limit: u64,
     /// Version of the program, shown to other nodes.

@@ -35,13 +35,21 @@ pub(crate) async fn found(
 ) -> Result<(), StartError> {
     let initialized =
         node.raft.is_initialized().await.map_err(|error| StartError::Runtime(error.to_string()))?;
-    if initialized || initial_cluster.is_empty() {
+    // One that knows its cluster is a member of it, also when it has joined and not got anything yet.
+    if initialized || initial_cluster.is_empty() || node.local.cluster_id().is_some() {
         return Ok(());
     }
     let replies = ask_all(node, initial_cluster).await;
     // All of them, before any is believed: one that has not heard of this node's registration yet may answer first.
     for (id, reply) in &replies {
         let own = node.local.node_id();
+        if reply.removed {
+            let reason = removed(own, &reply.cluster_id);
+            return Err(StartError::DataDir(format!(
+                "{}: node {id} says: {reason}",
+                node.directory.root().display()
+            )));
+        }
         if let Some(known) = reply.incarnations.get(&own)
             && *known != node.local.identity.incarnation
         {
@@ -66,6 +74,14 @@ pub(crate) async fn found(
     }
 }
 
+/// What a removed node is told, and tells.
+pub(crate) fn removed(id: u64, cluster_id: &str) -> String {
+    format!(
+        "node {id} was removed from cluster {cluster_id}, and a removed node does not come back. To use this machine \
+         again, give it an empty data directory and a node id that was never used, and start it with --join"
+    )
+}
+
 async fn ask_all(
     node: &Node,
     initial_cluster: &BTreeMap<u64, String>,
@@ -86,7 +102,7 @@ pub(crate) async fn ask(node: &Node, id: u64, address: &str) -> Option<pb::Ident
     let same = reply.node_id == id
         && match ours.as_deref() {
             Some(ours) if !reply.cluster_id.is_empty() => ours == reply.cluster_id,
-            _ => reply.founding == node.local.identity.founding || ours.is_none(),
+            _ => reply.awaits || reply.founding == node.local.identity.founding || ours.is_none(),
         };
     if !same {
         tracing::warn!(

@@ -2,15 +2,18 @@
 //!
 //! This is the only crate that names openraft or RocksDB; none of their types leave it. Reading order: [`Replica`] (the
 //! face), `propose` and `read` (a write and a read), `storage` (what a crash may not take), `network` (what nodes say to
-//! each other), `founding` and `steward` (how a cluster begins and looks after itself).
+//! each other), `founding`, `membership` and `steward` (how a cluster begins, changes and looks after itself).
 
 mod codec;
 mod config;
 mod error;
 mod failpoint;
+mod form;
 mod founding;
+mod handover;
 mod lifecycle;
 mod local;
+mod membership;
 mod network;
 mod node;
 mod observer;
@@ -24,8 +27,9 @@ mod storage;
 mod testing;
 mod types;
 
-pub use config::{Advertise, Config, Tuning};
+pub use config::{Advertise, Config, Join, Tuning};
 pub use error::{ProposeError, ReadError, StartError};
+pub use membership::{MemberChange, MemberError};
 pub use observer::Observer;
 pub use replica::Replica;
 pub use status::{Member, Role, Stats, Status};

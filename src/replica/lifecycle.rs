@@ -1,15 +1,13 @@
 //! The order in which a node starts and stops.
 //!
-//! Up: refuse what cannot work, open and check the storage, serve the other nodes. Down: hand over leadership, end the
-//! core, close the log, flush the state.
+//! Up: refuse what cannot work, open and check the storage, serve the other nodes. Down, after leadership was handed
+//! over (`handover`): end the core, close the log, flush the state.
 
-use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use openraft::async_runtime::watch::WatchReceiver as _;
-use openraft::{ServerState, SnapshotPolicy};
+use openraft::SnapshotPolicy;
 use rocksdb::Cache;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -17,6 +15,7 @@ use tonic::transport::server::TcpIncoming;
 
 use crate::config::{Config, Tuning};
 use crate::error::StartError;
+use crate::form::NewerForm;
 use crate::local::Failure;
 use crate::network::service::Service;
 use crate::node::Node;
@@ -27,9 +26,6 @@ use crate::storage::rocks::RocksEngine;
 use crate::storage::state::StateMachine;
 use crate::storage::watermark::Watermark;
 
-/// A ping goes out every second and may take as long.
-pub(crate) const PING_MARGIN: Duration = Duration::from_secs(2);
-
 /// Refuses what cannot work before anything is opened.
 pub(crate) fn check(config: &Config) -> Result<(), StartError> {
     let usage = |message: String| Err(StartError::Usage(message));
@@ -38,6 +34,11 @@ pub(crate) fn check(config: &Config) -> Result<(), StartError> {
     }
     if config.initial_cluster.contains_key(&0) {
         return usage("--initial-cluster: node id 0 is not allowed".into());
+    }
+    if config.join.is_some() && !config.initial_cluster.is_empty() {
+        return usage(
+            "--join and --initial-cluster exclude each other: a node either founds a cluster or joins one".into(),
+        );
     }
     if !config.initial_cluster.is_empty() && !config.initial_cluster.contains_key(&config.node_id) {
         return usage(format!(
@@ -101,11 +102,12 @@ pub(crate) async fn open_storage(
     let (state, log) = tokio::task::spawn_blocking(open)
         .await
         .map_err(|error| StartError::Runtime(error.to_string()))?
-        .map_err(|error| {
-            StartError::DataDir(format!(
+        .map_err(|error| match NewerForm::within(&error) {
+            Some(newer) => StartError::DataDir(format!("{}: {newer}", root.display())),
+            None => StartError::DataDir(format!(
                 "{}: {error}. This node cannot start on it: restore the directory, or replace the node",
                 root.display()
-            ))
+            )),
         })?;
     if let (Some(stored), Some(named)) = (state.shared().cluster_id(), &identity.cluster_id)
         && stored != *named
@@ -151,39 +153,6 @@ pub(crate) fn serve(
             )));
         }
     }))
-}
-
-/// A leader that stops hands over first, so that writes wait for a round trip instead of an election.
-pub(crate) async fn hand_over(node: &Node) {
-    let metrics = node.raft.metrics();
-    let target = {
-        let metrics = metrics.borrow_watched();
-        if metrics.state != ServerState::Leader {
-            return;
-        }
-        let voters: Vec<u64> = metrics.membership_config.voter_ids().collect();
-        let replication: BTreeMap<u64, _> = metrics.replication.clone().unwrap_or_default();
-        let own = node.local.node_id();
-        let fresh = node.local.tuning.election_timeout_max;
-        replication
-            .into_iter()
-            .filter(|(id, _)| *id != own && voters.contains(id))
-            .filter(|(id, _)| {
-                node.local.contacts.age(*id).is_some_and(|age| age <= fresh + PING_MARGIN)
-            })
-            .max_by_key(|(_, matched)| *matched)
-            .map(|(id, _)| id)
-    };
-    let Some(target) = target else { return };
-    tracing::info!(target, "handing over leadership");
-    if node.raft.trigger().transfer_leader(target).await.is_err() {
-        return;
-    }
-    let own = node.local.node_id();
-    let limit = Instant::now() + node.local.tuning.election_timeout_max;
-    while Instant::now() < limit && node.leader().is_none_or(|(id, _)| id == own) {
-        node.wait_for_leader(Some(own), limit).await;
-    }
 }
 
 /// Ends the Raft core, then the log writer, then makes the state durable.

@@ -1,21 +1,28 @@
 //! What this node knows of itself and of its neighbours, shared by everything that talks to them.
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
-use crate::config::Tuning;
+use crate::config::{Join, Tuning};
 use crate::error::StartError;
+use crate::form::NewerForm;
 use crate::storage::directory::Identity;
 use crate::storage::state;
 
 /// This node, as its transport needs it.
 pub(crate) struct Local {
     pub(crate) identity: Identity,
+    /// The release that this node runs.
+    pub(crate) release: String,
+    /// Set in a node that was started to join a cluster.
+    pub(crate) join: Option<Join>,
+    /// The cluster that took this node in, until it is in the state.
+    joined: OnceLock<String>,
     pub(crate) tuning: Tuning,
     pub(crate) state: Arc<state::Shared>,
     pub(crate) contacts: Contacts,
@@ -29,27 +36,51 @@ pub(crate) enum Failure {
     Fault(String),
     /// The disk is not the one that the cluster knows under this node id.
     ForeignDisk(String),
+    /// A newer release wrote what this node has to read.
+    Newer(String),
+    /// The cluster has removed this node.
+    Removed(String),
 }
 
 impl Failure {
     pub(crate) fn message(&self) -> &str {
         match self {
-            Self::Fault(message) | Self::ForeignDisk(message) => message,
+            Self::Fault(message)
+            | Self::ForeignDisk(message)
+            | Self::Newer(message)
+            | Self::Removed(message) => message,
         }
     }
 
     pub(crate) fn into_error(self) -> StartError {
         match self {
             Self::Fault(message) => StartError::Runtime(message),
-            Self::ForeignDisk(message) => StartError::DataDir(message),
+            Self::ForeignDisk(message) | Self::Newer(message) | Self::Removed(message) => {
+                StartError::DataDir(message)
+            }
         }
     }
 }
 
+impl From<&NewerForm> for Failure {
+    fn from(newer: &NewerForm) -> Self {
+        Self::Newer(newer.to_string())
+    }
+}
+
 impl Local {
-    pub(crate) fn new(identity: Identity, tuning: Tuning, state: Arc<state::Shared>) -> Self {
+    pub(crate) fn new(
+        identity: Identity,
+        release: String,
+        join: Option<Join>,
+        tuning: Tuning,
+        state: Arc<state::Shared>,
+    ) -> Self {
         Self {
             identity,
+            release,
+            join,
+            joined: OnceLock::new(),
             tuning,
             state,
             contacts: Contacts::new(),
@@ -63,7 +94,20 @@ impl Local {
 
     /// From the state, or, before it has been replayed, from the identity file.
     pub(crate) fn cluster_id(&self) -> Option<String> {
-        self.state.cluster_id().or_else(|| self.identity.cluster_id.clone())
+        let known = self.state.cluster_id().or_else(|| self.identity.cluster_id.clone());
+        known.or_else(|| self.joined.get().cloned())
+    }
+
+    /// A cluster has taken this node in: it is the only one from now on. The identity file says so already.
+    pub(crate) fn joined(&self, cluster_id: String) {
+        if let Err(other) = self.joined.set(cluster_id) {
+            tracing::debug!(other, "the cluster was known already");
+        }
+    }
+
+    /// Whether it was started to join a cluster and belongs to none yet.
+    pub(crate) fn awaits_cluster(&self) -> bool {
+        self.join.is_some() && self.cluster_id().is_none()
     }
 
     /// The first failure stands.
@@ -86,6 +130,9 @@ impl Local {
         self.failure.subscribe()
     }
 }
+
+/// Nodes whose last sign of life is remembered; far more than a cluster has.
+const CONTACTS_MAX: usize = 256;
 
 /// When this node last heard from others.
 pub(crate) struct Contacts {
@@ -153,8 +200,18 @@ impl Contacts {
         caught_up.at.map(|at| at.elapsed())
     }
 
+    /// Bounded even against strangers that invent ids: beyond a number, only known ones are renewed until the next
+    /// [`Self::keep`].
     pub(crate) fn heard_from(&self, id: u64) {
-        self.nodes.lock().insert(id, Instant::now());
+        let mut nodes = self.nodes.lock();
+        if nodes.len() < CONTACTS_MAX || nodes.contains_key(&id) {
+            nodes.insert(id, Instant::now());
+        }
+    }
+
+    /// Forgets all but the members.
+    pub(crate) fn keep(&self, members: &BTreeSet<u64>) {
+        self.nodes.lock().retain(|id, _| members.contains(id));
     }
 
     pub(crate) fn age(&self, id: u64) -> Option<Duration> {
@@ -165,6 +222,21 @@ impl Contacts {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn strangers_cannot_fill_the_memory_and_members_outlive_them() {
+        let contacts = Contacts::new();
+        contacts.heard_from(1);
+        for stranger in 1_000..1_000 + 2 * CONTACTS_MAX as u64 {
+            contacts.heard_from(stranger);
+        }
+        assert_eq!(contacts.nodes.lock().len(), CONTACTS_MAX);
+        contacts.heard_from(1);
+        contacts.keep(&BTreeSet::from([1, 2]));
+        assert!(contacts.age(1).is_some() && contacts.age(1_000).is_none());
+        contacts.heard_from(2);
+        assert!(contacts.age(2).is_some());
+    }
 
     #[test]
     fn a_node_that_hears_the_leader_but_lags_is_stale() {

@@ -40,6 +40,9 @@ impl Counters {
     }
 }
 
+/// A ping goes out every second and may take as long.
+const PING_MARGIN: Duration = Duration::from_secs(2);
+
 /// A running node.
 pub(crate) struct Node {
     pub(crate) local: Arc<Local>,
@@ -52,6 +55,8 @@ pub(crate) struct Node {
     pub(crate) slots: Arc<Semaphore>,
     /// Bytes of commands that may be in flight, in units of [`Node::BYTES_UNIT`].
     pub(crate) bytes: Arc<Semaphore>,
+    /// Held while this node, as the leader, changes the members.
+    pub(crate) changing: Arc<tokio::sync::Mutex<()>>,
     /// Connections for what is not replication: forwarded writes and read-index questions.
     peers: Mutex<std::collections::BTreeMap<String, Channel>>,
 }
@@ -77,6 +82,7 @@ impl Node {
             reads: Coalescer::default(),
             slots,
             bytes: Arc::new(Semaphore::new(units)),
+            changing: Arc::default(),
             peers: Mutex::default(),
         }
     }
@@ -88,6 +94,12 @@ impl Node {
         let id = metrics.current_leader?;
         let address = metrics.membership_config.get_node(&id)?.addr.clone();
         Some((id, address))
+    }
+
+    /// Whether a message was exchanged with a node recently.
+    pub(crate) fn reachable(&self, id: u64) -> bool {
+        let fresh = self.local.tuning.election_timeout_max + PING_MARGIN;
+        self.local.contacts.age(id).is_some_and(|age| age <= fresh)
     }
 
     /// A leader's message was accepted; it named this commit index.

@@ -161,6 +161,10 @@ pub(crate) async fn on_leader(
     command: Bytes,
     deadline: Instant,
 ) -> Result<pb::ProposeReply, Status> {
+    // A node that has just handed over, and may be about to end, does not begin what its core could not answer.
+    if node.leader().is_some_and(|(id, _)| id != node.local.node_id()) {
+        return Err(not_proposed(Status::unavailable(ProposeError::NoLeader.to_string())));
+    }
     let decoded = Command::decode(command.clone())
         .map_err(|error| not_proposed(Status::invalid_argument(error.to_string())))?;
     let _admitted = match admit(node, &decoded.operation, command.len()) {

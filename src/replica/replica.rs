@@ -1,5 +1,6 @@
 //! The face of this crate: start a node, write to it, read from it, ask how it is, stop it.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -11,16 +12,19 @@ use rocksdb::statistics::Ticker;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-use crate::config::{Advertise, Config};
+use crate::config::{Advertise, Config, Join};
 use crate::error::{ProposeError, ReadError, StartError};
-use crate::lifecycle::{PING_MARGIN, check, close, hand_over, open_storage, raft_config, serve};
+use crate::handover::{self, HAND_OVER_TIMEOUT};
+use crate::lifecycle::{check, close, open_storage, raft_config, serve};
 use crate::local::Local;
+use crate::membership::{self, MemberChange, MemberError};
 use crate::network::client::Network;
 use crate::node::Node;
 use crate::observer::Observer;
 use crate::status::{Member, Role, Stats, Status};
 use crate::steward::{self, Steward};
-use crate::storage::directory::Directory;
+use crate::storage::directory::{Directory, Identity};
+use crate::storage::state::Shared;
 use crate::storage::view::View;
 use crate::{founding, propose, read};
 
@@ -60,9 +64,12 @@ impl Replica {
     /// See [`StartError`]; nothing is changed by a refused start.
     pub async fn start(config: Config, observer: Arc<dyn Observer>) -> Result<Self, StartError> {
         check(&config)?;
-        if Directory::is_new(&config.data_dir) && config.initial_cluster.is_empty() {
+        if Directory::is_new(&config.data_dir)
+            && config.initial_cluster.is_empty()
+            && config.join.is_none()
+        {
             return Err(StartError::Usage(format!(
-                "{} is empty: a new node needs --initial-cluster, the list of all founding nodes",
+                "{} is empty: a new node needs --initial-cluster, the list of all founding nodes, or --join",
                 config.data_dir.display()
             )));
         }
@@ -77,6 +84,7 @@ impl Replica {
         let directory = Arc::new(directory);
         let (state, log) = open_storage(&directory, &config.tuning, observer, &identity).await?;
         let shared = state.shared();
+        check_belonging(&config, &identity, &shared)?;
         let registration = Registration {
             id: config.node_id,
             incarnation: identity.incarnation.clone(),
@@ -85,7 +93,13 @@ impl Replica {
             raft: config.advertise.raft.clone(),
             version: config.version.clone(),
         };
-        let local = Arc::new(Local::new(identity, config.tuning.clone(), shared));
+        let local = Arc::new(Local::new(
+            identity,
+            config.version.clone(),
+            config.join.clone(),
+            config.tuning.clone(),
+            shared,
+        ));
         let raft = Raft::build(
             config.node_id,
             Arc::new(raft_config(&config.tuning)?),
@@ -125,6 +139,12 @@ impl Replica {
         })
     }
 
+    /// Whether a data directory belongs to no cluster yet, so that [`Config::join`] means something. Opens nothing.
+    #[must_use]
+    pub fn is_unclaimed(data_dir: &Path) -> bool {
+        Directory::is_unclaimed(data_dir)
+    }
+
     /// A consistent view of what this node has applied.
     #[must_use]
     pub fn view(&self) -> View {
@@ -161,6 +181,27 @@ impl Replica {
             Ok(Ok(_)) => Ok(()),
             Ok(Err(_)) | Err(_) => Err(ProposeError::NotReady),
         }
+    }
+
+    /// Changes the members, from any node. Every change may be repeated: one that is done already, or half done, is
+    /// completed. `force` carries out what would be refused as [`MemberError::QuorumAtRisk`].
+    ///
+    /// # Errors
+    /// [`MemberError::OutcomeUnknown`] when the change may have happened, in part or in whole.
+    pub async fn change_members(
+        &self,
+        change: MemberChange,
+        force: bool,
+        actor: &str,
+        deadline: Instant,
+    ) -> Result<(), MemberError> {
+        membership::change(&self.inner.node, change, force, actor, deadline).await
+    }
+
+    /// Whether this node was started to join a cluster and none has taken it in yet.
+    #[must_use]
+    pub fn awaits_cluster(&self) -> bool {
+        self.inner.node.local.awaits_cluster()
     }
 
     /// Waits until [`Self::view`] is at least as new as every write acknowledged before the call, by ReadIndex.
@@ -271,7 +312,6 @@ impl Replica {
             None if id == own => Advertise { raft, ..self.inner.advertise.clone() },
             None => Advertise { raft, ..Advertise::default() },
         };
-        let fresh = node.local.tuning.election_timeout_max;
         let voters: Vec<u64> = metrics.membership_config.voter_ids().collect();
         let matched = |id: u64| match &metrics.replication {
             Some(_) if id == own => metrics.last_log_index,
@@ -292,9 +332,12 @@ impl Replica {
                     _ => Role::Learner,
                 },
                 addresses: addresses(*id, known.addr.clone()),
-                reachable: *id == own
-                    || node.local.contacts.age(*id).is_some_and(|age| age <= fresh + PING_MARGIN),
+                reachable: *id == own || node.reachable(*id),
                 matched_index: matched(*id),
+                version: registry.nodes.get(id).map_or_else(
+                    || if *id == own { node.local.release.clone() } else { String::new() },
+                    |known| known.version.clone(),
+                ),
             })
             .collect();
         let leader = leader_id
@@ -379,10 +422,17 @@ impl Replica {
         self.inner.node.local.state.current().db().compact_range(None::<&[u8]>, None::<&[u8]>);
     }
 
+    /// Hands over leadership when this node leads and another voter is up. The node goes on taking writes, which it then
+    /// passes on; so this comes before [`Self::shutdown`], while requests are still in flight.
+    pub async fn hand_over(&self) {
+        handover::hand_over(&self.inner.node, Instant::now() + HAND_OVER_TIMEOUT).await;
+    }
+
     /// Hands over leadership when another voter is up, stops serving the other nodes, and closes the storage.
     pub async fn shutdown(&self) {
         let node = &self.inner.node;
-        hand_over(node).await;
+        self.hand_over().await;
+        handover::finish_writes(node).await;
         self.inner.stop.send_replace(true);
         let tasks = std::mem::take(&mut *self.inner.tasks.lock());
         close(node).await;
@@ -392,6 +442,33 @@ impl Replica {
                 task.abort();
             }
         }
+    }
+}
+
+/// Refuses a directory whose node was removed, and one that does not fit the way it was started.
+fn check_belonging(config: &Config, identity: &Identity, state: &Shared) -> Result<(), StartError> {
+    let path = config.data_dir.display();
+    let cluster_id = state.cluster_id().or_else(|| identity.cluster_id.clone());
+    match (cluster_id, &config.join) {
+        (Some(cluster_id), _) if state.is_removed(config.node_id) => {
+            let reason = founding::removed(config.node_id, &cluster_id);
+            Err(StartError::DataDir(format!("{path}: {reason}")))
+        }
+        (Some(ours), Some(Join { cluster_id: Some(wanted) })) if ours != *wanted => {
+            Err(StartError::DataDir(format!(
+                "{path}: this directory belongs to cluster {ours}, and --join names cluster {wanted}; give this node \
+                 an empty directory and a new node id, or --join its own cluster"
+            )))
+        }
+        (None, Some(_)) if !identity.founding.is_empty() => Err(StartError::Usage(format!(
+            "{path} was used to found a cluster of {}; start this node with that --initial-cluster again, or --join \
+             with an empty directory",
+            identity.founding
+        ))),
+        (None, None) if identity.founding.is_empty() => Err(StartError::Usage(format!(
+            "{path} belongs to no cluster yet: start this node with --join, or with --initial-cluster"
+        ))),
+        (Some(_), _) | (None, _) => Ok(()),
     }
 }
 

@@ -41,6 +41,8 @@ pub struct Member {
     pub reachable: bool,
     /// Highest log index known to be replicated to it; the leader knows it of all, others of nobody.
     pub matched_index: Option<u64>,
+    /// The release it runs; empty until it has registered.
+    pub version: String,
 }
 
 /// A node's view of the cluster at one moment.

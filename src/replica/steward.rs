@@ -42,6 +42,7 @@ impl Steward {
             loop {
                 rounds.tick().await;
                 identity_written = identity_written || self.write_identity();
+                self.notice_own_removal();
                 self.found().await;
                 self.register().await;
                 if pinged.is_none_or(|at| at.elapsed() >= PING_INTERVAL) {
@@ -66,7 +67,11 @@ impl Steward {
         loop {
             let state = metrics.borrow_watched().running_state.clone();
             if let Err(error) = state {
-                self.node.local.fail(Failure::Fault(format!("replication stopped: {error}")));
+                let local = &self.node.local;
+                local.fail(match local.state.newer() {
+                    Some(newer) => newer.into(),
+                    None => Failure::Fault(format!("replication stopped: {error}")),
+                });
                 break;
             }
             if openraft::async_runtime::watch::WatchReceiver::changed(&mut metrics).await.is_err() {
@@ -99,6 +104,25 @@ impl Steward {
         }
     }
 
+    /// The state says that this node was removed, or (`ping`) another node does.
+    fn notice_own_removal(&self) {
+        let local = &self.node.local;
+        if local.failure().is_none() && local.state.is_removed(local.node_id()) {
+            self.leave();
+        }
+    }
+
+    /// Ends this node for good: a removed one would otherwise stand for election again and again.
+    fn leave(&self) {
+        let local = &self.node.local;
+        let cluster_id = local.cluster_id().unwrap_or_default();
+        let reason = founding::removed(local.node_id(), &cluster_id);
+        if let Err(error) = self.node.directory.mark_removed(&reason) {
+            tracing::error!(%error, "the file `removed` could not be written");
+        }
+        local.fail(Failure::Removed(reason));
+    }
+
     fn leads(&self) -> bool {
         self.node.leader().is_some_and(|(id, _)| id == self.node.local.node_id())
     }
@@ -117,8 +141,11 @@ impl Steward {
 
     async fn register(&self) {
         let own = self.node.local.node_id();
-        if self.node.local.state.cluster_id().is_none()
-            || self.node.local.state.registered(own).is_some_and(|known| known == self.registration)
+        let state = &self.node.local.state;
+        if state.cluster_id().is_none()
+            || state.registered(own).is_some_and(|known| known == self.registration)
+            // Its removal is under way; registering would be refused.
+            || state.registry().removed.contains_key(&own)
         {
             return;
         }
@@ -142,12 +169,18 @@ impl Steward {
             let metrics = metrics.borrow_watched();
             metrics.membership_config.nodes().map(|(id, node)| (*id, node.addr.clone())).collect()
         };
+        self.node.local.contacts.keep(&members.iter().map(|(id, _)| *id).collect());
         let own = self.node.local.node_id();
         let pings = members.iter().filter(|(id, _)| *id != own);
-        futures::future::join_all(
+        let replies = futures::future::join_all(
             pings.map(|(id, address)| founding::ask(&self.node, *id, address)),
         )
         .await;
+        if replies.iter().flatten().any(|reply| reply.removed)
+            && self.node.local.failure().is_none()
+        {
+            self.leave();
+        }
     }
 
     /// Opens the gate for cached reads once everything that was committed before the start is applied again.

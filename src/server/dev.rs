@@ -156,6 +156,7 @@ fn settings(n: u16, nodes: u16, data_dir: &Path) -> Settings {
         advertise_grpc: None,
         advertise_raft: None,
         initial_cluster,
+        join: Vec::new(),
         history_limit: limits::HISTORY_LIMIT_DEFAULT,
         auth: false,
         insecure: false,

@@ -33,6 +33,11 @@ pub enum ServiceError {
         "what was asked for is older than what is kept; the oldest kept revision is {oldest_revision}"
     )]
     RevisionCompacted { oldest_revision: u64 },
+    #[error("{reason}")]
+    MembershipConflict { reason: String },
+    /// Carried out only when the caller insists (`force`).
+    #[error("{reason}; `force` does it all the same")]
+    QuorumAtRisk { reason: String },
     #[error("{what}: larger than the limit of {limit} bytes")]
     PayloadTooLarge { what: Cow<'static, str>, limit: u64 },
     #[error("no leader is known; nothing was changed, try again")]
@@ -47,6 +52,12 @@ pub enum ServiceError {
         "the change may or may not have happened: {reason}; retry with the same Idempotency-Key, or read before deciding"
     )]
     OutcomeUnknown { reason: String, idempotent: bool },
+    /// Of a change of the members: these need no key to be sent again.
+    #[error(
+        "the change of the members may or may not have happened: {reason}; send it again, which completes what is half \
+         done and changes nothing that is done"
+    )]
+    MembershipUnknown { reason: String },
     #[error("the store is full; reads and deletes still work, free space before writing again")]
     StorageFull,
     #[error("internal fault: {reason}")]
@@ -106,6 +117,8 @@ impl ServiceError {
             E::NotFound { .. }            => row("NOT_FOUND", S::NOT_FOUND, GrpcCode::NotFound, "Not found", false, No),
             E::VersionConflict { .. }     => row("VERSION_CONFLICT", S::CONFLICT, GrpcCode::Aborted, "Version conflict", false, No),
             E::IdempotencyKeyReused       => row("IDEMPOTENCY_KEY_REUSED", S::CONFLICT, GrpcCode::FailedPrecondition, "Idempotency key reused", false, No),
+            E::MembershipConflict { .. }  => row("MEMBERSHIP_CONFLICT", S::CONFLICT, GrpcCode::FailedPrecondition, "Membership conflict", false, No),
+            E::QuorumAtRisk { .. }        => row("QUORUM_AT_RISK", S::CONFLICT, GrpcCode::FailedPrecondition, "Quorum at risk", false, No),
             E::RevisionCompacted { .. }   => row("REVISION_COMPACTED", S::GONE, GrpcCode::OutOfRange, "Revision compacted", false, No),
             E::PayloadTooLarge { .. }     => row("PAYLOAD_TOO_LARGE", S::PAYLOAD_TOO_LARGE, GrpcCode::InvalidArgument, "Payload too large", false, No),
             E::NoLeader                   => row("NO_LEADER", S::SERVICE_UNAVAILABLE, GrpcCode::Unavailable, "No leader", true, No),
@@ -114,6 +127,7 @@ impl ServiceError {
             E::Stale { .. }               => row("STALE", S::SERVICE_UNAVAILABLE, GrpcCode::Unavailable, "State too old", true, No),
             // Sending it again is safe only when the cluster can recognise it.
             E::OutcomeUnknown { idempotent, .. } => row("OUTCOME_UNKNOWN", S::GATEWAY_TIMEOUT, GrpcCode::DeadlineExceeded, "Outcome unknown", *idempotent, Unknown),
+            E::MembershipUnknown { .. }   => row("OUTCOME_UNKNOWN", S::GATEWAY_TIMEOUT, GrpcCode::DeadlineExceeded, "Outcome unknown", true, Unknown),
             E::StorageFull                => row("STORAGE_FULL", S::INSUFFICIENT_STORAGE, GrpcCode::ResourceExhausted, "Storage full", false, No),
             E::Internal { effect, .. }    => row("INTERNAL", S::INTERNAL_SERVER_ERROR, GrpcCode::Internal, "Internal fault", false, *effect),
         }
@@ -207,6 +221,8 @@ mod tests {
             E::NotFound { what: "no such entry".into(), revision: None },
             E::VersionConflict { current_version: 3 },
             E::IdempotencyKeyReused,
+            E::MembershipConflict { reason: "another change is under way".into() },
+            E::QuorumAtRisk { reason: "one of two would be left".into() },
             E::RevisionCompacted { oldest_revision: 7 },
             E::PayloadTooLarge { what: "value".into(), limit: 1 },
             E::NoLeader,
@@ -214,6 +230,7 @@ mod tests {
             E::Overloaded { reason: "requests".into() },
             E::Stale { reason: "behind".into() },
             E::OutcomeUnknown { reason: "no answer in time".into(), idempotent: true },
+            E::MembershipUnknown { reason: "no answer in time".into() },
             E::StorageFull,
             E::Internal { reason: "fault".into(), effect: Effect::Unknown },
         ];
@@ -223,6 +240,9 @@ mod tests {
                 | E::UnsupportedMediaType { .. }
                 | E::MethodNotAllowed { .. } => {}
                 E::NotFound { .. } | E::VersionConflict { .. } | E::IdempotencyKeyReused => {}
+                E::MembershipConflict { .. }
+                | E::QuorumAtRisk { .. }
+                | E::MembershipUnknown { .. } => {}
                 E::RevisionCompacted { .. }
                 | E::PayloadTooLarge { .. }
                 | E::NoLeader
@@ -252,12 +272,15 @@ mod tests {
                 ("NOT_FOUND", 404, false, "no"),
                 ("VERSION_CONFLICT", 409, false, "no"),
                 ("IDEMPOTENCY_KEY_REUSED", 409, false, "no"),
+                ("MEMBERSHIP_CONFLICT", 409, false, "no"),
+                ("QUORUM_AT_RISK", 409, false, "no"),
                 ("REVISION_COMPACTED", 410, false, "no"),
                 ("PAYLOAD_TOO_LARGE", 413, false, "no"),
                 ("NO_LEADER", 503, true, "no"),
                 ("NOT_READY", 503, true, "no"),
                 ("OVERLOADED", 503, true, "no"),
                 ("STALE", 503, true, "no"),
+                ("OUTCOME_UNKNOWN", 504, true, "unknown"),
                 ("OUTCOME_UNKNOWN", 504, true, "unknown"),
                 ("STORAGE_FULL", 507, false, "no"),
                 ("INTERNAL", 500, false, "unknown"),

@@ -75,6 +75,8 @@ struct Body {
     service: &'static str,
     version: &'static str,
     node_id: u64,
+    /// Null until this node belongs to a founded cluster.
+    cluster_id: Option<String>,
     role: &'static str,
     leader_id: Option<u64>,
     term: u64,
@@ -103,7 +105,12 @@ async fn health(State(state): State<AppState>) -> Response {
 fn examine(service: &Service) -> (StatusCode, Body) {
     let replica = service.replica();
     let status = replica.status();
-    let checks = [raft(&status), storage(replica), cache(service), disk(&replica.stats())];
+    let checks = [
+        raft(&status, replica.awaits_cluster()),
+        storage(replica),
+        cache(service),
+        disk(&replica.stats()),
+    ];
     let worst = checks.iter().max().cloned().unwrap_or(Health::Healthy);
     let [raft, storage, cache, disk] = checks.map(|check| check.sentence());
     let body = Body {
@@ -111,6 +118,7 @@ fn examine(service: &Service) -> (StatusCode, Body) {
         service: SERVICE,
         version: env!("CARGO_PKG_VERSION"),
         node_id: status.node_id,
+        cluster_id: status.cluster_id,
         role: status.role.as_str(),
         leader_id: status.leader_id,
         term: status.term,
@@ -122,7 +130,13 @@ fn examine(service: &Service) -> (StatusCode, Body) {
 }
 
 /// Without a majority nothing can be written anywhere, so no node calls itself healthy then.
-fn raft(status: &Status) -> Health {
+fn raft(status: &Status, awaits: bool) -> Health {
+    if awaits {
+        return Health::Unhealthy(format!(
+            "waits to be added to the cluster: `llm-config cluster add --id {} …`; the log has the whole line",
+            status.node_id
+        ));
+    }
     if status.cluster_id.is_none() {
         return Health::Unhealthy(
             "not part of a founded cluster yet: start the other founding nodes, or check --initial-cluster".to_owned(),
@@ -185,13 +199,13 @@ fn disk(stats: &Stats) -> Health {
 }
 
 #[derive(Serialize)]
-struct Probe {
+pub(crate) struct Probe {
     status: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<&'static str>,
 }
 
-async fn live() -> Json<Probe> {
+pub(crate) async fn live() -> Json<Probe> {
     Json(Probe { status: "alive", reason: None })
 }
 
@@ -200,7 +214,11 @@ async fn ready(State(state): State<AppState>) -> Response {
     if state.service.replica().ready() {
         return Json(Probe { status: "ready", reason: None }).into_response();
     }
-    let reason = "the node knows no leader or has not caught up yet";
+    let reason = if state.service.replica().awaits_cluster() {
+        "the node waits to be added to the cluster (llm-config cluster add)"
+    } else {
+        "the node knows no leader or has not caught up yet"
+    };
     (StatusCode::SERVICE_UNAVAILABLE, Json(Probe { status: "not_ready", reason: Some(reason) }))
         .into_response()
 }
@@ -240,6 +258,7 @@ mod tests {
             addresses: Advertise::default(),
             reachable,
             matched_index: Some(9),
+            version: "0.1.0".to_owned(),
         };
         Status {
             cluster_id: Some("c".to_owned()),
@@ -260,13 +279,18 @@ mod tests {
 
     #[test]
     fn without_a_majority_a_node_is_unhealthy() {
-        assert_eq!(raft(&status()), Health::Healthy);
+        assert_eq!(raft(&status(), false), Health::Healthy);
+        assert_eq!(raft(&status(), true).word(), "unhealthy");
         for broken in [
             Status { has_quorum: false, ..status() },
             Status { leader_id: None, ..status() },
             Status { cluster_id: None, ..status() },
         ] {
-            assert_eq!(raft(&broken).status(), StatusCode::SERVICE_UNAVAILABLE, "{broken:?}");
+            assert_eq!(
+                raft(&broken, false).status(),
+                StatusCode::SERVICE_UNAVAILABLE,
+                "{broken:?}"
+            );
         }
     }
 
@@ -274,8 +298,8 @@ mod tests {
     fn a_leader_that_lost_one_of_three_is_degraded_and_serves() {
         let mut status = status();
         status.members[2].reachable = false;
-        assert_eq!(raft(&status), Health::Degraded("no contact with node 3".to_owned()));
-        assert_eq!(raft(&status).status(), StatusCode::OK);
+        assert_eq!(raft(&status, false), Health::Degraded("no contact with node 3".to_owned()));
+        assert_eq!(raft(&status, false).status(), StatusCode::OK);
     }
 
     #[test]

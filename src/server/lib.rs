@@ -3,6 +3,7 @@
 //! Dependencies inside the crate point one way: `http, grpc → service → {admission, cache, watch} → error`.
 //! A gateway decides nothing: parsing, limits, consistency and errors are the service's, so both doors answer alike.
 
+mod address;
 pub mod admission;
 pub mod cache;
 pub mod dev;
@@ -10,6 +11,7 @@ pub mod error;
 pub mod grpc;
 pub mod health;
 pub mod http;
+mod join;
 pub mod logging;
 pub mod metrics;
 pub mod node;

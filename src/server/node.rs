@@ -2,6 +2,7 @@
 //!
 //! All sockets are bound before anything on the disk is touched. It decides nothing about requests.
 
+mod joining;
 mod listener;
 
 use std::net::{SocketAddr, TcpListener};
@@ -144,8 +145,10 @@ impl Node {
             SharedLimits { cache_bytes, ..SharedLimits::default() },
             Arc::clone(&metrics),
         );
-        let replica =
-            Replica::start(replica_config(settings, addresses, raft), shared.clone()).await?;
+        let mut config = replica_config(settings, addresses, raft);
+        config.join = joining::join(settings, &http, &metrics).await?;
+        let add = joining::add_command(settings, &config.advertise);
+        let replica = Replica::start(config, shared.clone()).await?;
         metrics.sample_with({
             let replica = replica.clone();
             move || sample(&replica)
@@ -174,6 +177,7 @@ impl Node {
             node.health.clone(),
             node.closing.clone(),
         ));
+        node.tasks.spawn(joining::announce(node.replica.clone(), add, node.closing.clone()));
         tracing::info!(node_id = settings.node_id, http = %addresses.http, metrics = %addresses.metrics,
             grpc = %addresses.grpc, raft = %addresses.raft, data_dir = %settings.data_dir.display(), "the node serves");
         Ok(node)
@@ -186,9 +190,7 @@ impl Node {
         router: Router,
         connections_max: usize,
     ) -> Result<(), StartError> {
-        let socket = tokio::net::TcpListener::from_std(socket).map_err(|error| {
-            StartError::Runtime(format!("the {name} listener cannot be used: {error}"))
-        })?;
+        let socket = asynchronous(name, socket)?;
         let listener = Listener {
             name,
             router,
@@ -219,13 +221,18 @@ impl Node {
         self.replica.failure().await.into()
     }
 
-    /// Takes no more work, lets what is in flight finish for a bounded time, hands over leadership, closes the storage.
+    /// Takes no more work, hands over leadership, lets what is in flight finish for a bounded time, closes the storage.
+    ///
+    /// Leadership goes first: a client that is slow to finish would otherwise keep it on a node that is about to end, and
+    /// writes that are in flight here finish at the next leader.
     pub async fn stop(self) {
         self.closing.cancel();
         self.service.stop_watches();
         grpc::end_health_watches(self.health).await;
         self.tasks.close();
-        if timeout(DRAIN_TIMEOUT, self.tasks.wait()).await.is_err() {
+        let (_, drained) =
+            tokio::join!(self.replica.hand_over(), timeout(DRAIN_TIMEOUT, self.tasks.wait()));
+        if drained.is_err() {
             tracing::warn!(
                 open = self.tasks.len(),
                 "requests were still open after {DRAIN_TIMEOUT:?} and are cut off"
@@ -240,6 +247,12 @@ impl Node {
             );
         }
     }
+}
+
+fn asynchronous(name: &str, socket: TcpListener) -> Result<tokio::net::TcpListener, StartError> {
+    tokio::net::TcpListener::from_std(socket).map_err(|error| {
+        StartError::Runtime(format!("the {name} listener cannot be used: {error}"))
+    })
 }
 
 /// Wildcards were refused by the settings, so a bound address means something to others too.
@@ -257,10 +270,24 @@ fn replica_config(settings: &Settings, addresses: Addresses, raft: TcpListener) 
             raft: told(&settings.advertise_raft, addresses.raft),
         },
         initial_cluster: settings.initial_cluster.clone(),
+        join: None,
         history_limit: settings.history_limit,
         version: env!("CARGO_PKG_VERSION").to_owned(),
-        tuning: Tuning::default(),
+        tuning: tuning(),
     }
+}
+
+/// Builds for tests take snapshots more often when told to, so that a test reaches one without many thousand writes.
+fn tuning() -> Tuning {
+    let tuning = Tuning::default();
+    #[cfg(debug_assertions)]
+    if let Some(entries) = std::env::var("LLM_CONFIG_TEST_SNAPSHOT_ENTRIES")
+        .ok()
+        .and_then(|entries| entries.parse::<u64>().ok())
+    {
+        return Tuning { snapshot_log_entries: entries, log_entries_kept: entries / 4, ..tuning };
+    }
+    tuning
 }
 
 fn sample(replica: &Replica) -> NodeSample {

@@ -115,6 +115,56 @@ async fn exit_codes_tell_absent_from_wrong_usage() {
 }
 
 #[tokio::test]
+async fn the_members_are_listed_and_changed() {
+    let store = Store::start().await;
+    let ids = |output: &Output| -> Vec<String> {
+        let table = text(&output.stdout);
+        let first = |line: &str| line.split_whitespace().next().unwrap().to_owned();
+        table.lines().skip(1).map(first).collect()
+    };
+    let list = run(&store, "cluster list", "").await;
+    assert_eq!(ids(&list), ["1", "2", "3"], "{}", text(&list.stderr));
+    assert!(text(&list.stdout).trim_start().starts_with("ID"), "{}", text(&list.stdout));
+
+    let added =
+        run(&store, "cluster add --id 4 --raft h:1 --http h:2 --grpc h:3 --output json", "").await;
+    let members: serde_json::Value = serde_json::from_slice(&added.stdout).unwrap();
+    assert_eq!((&members[3]["id"], &members[3]["raft"]), (&4.into(), &"h:1".into()));
+    let words = text(&added.stderr);
+    assert!(words.contains("cluster promote 4") && words.contains("--with 4"), "{words}");
+
+    for (line, words) in [
+        ("cluster promote 4", "node 4 votes"),
+        ("cluster demote 2", "cluster promote 2"),
+        ("cluster transfer-leader --to 3", "node 3 leads"),
+        ("cluster transfer-leader", "node 2 leads"),
+        ("cluster replace 3 --with 2", "node 2 votes in the place of node 3"),
+        ("cluster remove 4 --force", "never used again"),
+    ] {
+        let output = run(&store, line, "").await;
+        assert!(output.status.success(), "{line}: {}", text(&output.stderr));
+        assert!(text(&output.stderr).contains(words), "{line}: {}", text(&output.stderr));
+    }
+    assert_eq!(ids(&run(&store, "cluster list", "").await), ["1", "2"]);
+    let yaml = run(&store, "cluster list --output yaml", "").await;
+    assert!(text(&yaml.stdout).contains("cluster_id: c-1"), "{}", text(&yaml.stdout));
+
+    for (line, code, words) in [
+        ("cluster remove 1", 1, "QUORUM_AT_RISK"),
+        ("cluster promote 9", 1, "NOT_FOUND"),
+        ("cluster promote 0", 2, "0"),
+        ("cluster add --id 5", 2, "--raft"),
+    ] {
+        let output = run(&store, line, "").await;
+        assert_eq!(output.status.code(), Some(code), "{line}: {}", text(&output.stderr));
+        assert!(text(&output.stderr).contains(words), "{line}: {}", text(&output.stderr));
+        assert!(output.stdout.is_empty(), "{line}");
+    }
+    let status = run(&store, "status", "").await;
+    assert!(text(&status.stdout).contains("0.1.0"), "{}", text(&status.stdout));
+}
+
+#[tokio::test]
 async fn a_reader_that_leaves_early_is_no_fault() {
     let store = Store::start().await;
     run(&store, "import - --namespace models", &document()).await;

@@ -231,3 +231,34 @@ async fn a_linearizable_read_and_one_without_session_carry_no_revision() {
     session.get(linearizable).await.unwrap();
     assert!(node.gets().iter().all(|get| get.read.is_none_or(|read| read.min_revision.is_none())));
 }
+
+fn promote() -> v1::MemberPromoteRequest {
+    v1::MemberPromoteRequest { id: 4, force: false }
+}
+
+#[tokio::test]
+async fn a_change_of_the_members_follows_the_leader_and_is_repeated_without_a_key() {
+    let (follower, leader) = (Fake::start().await, Fake::start().await);
+    follower.says_leader_is(&leader.endpoint()).reply([Reply::Refuse("NO_LEADER")]);
+    leader.reply([Reply::Break, Reply::Done(1)]);
+    let client = client(&[follower.endpoint()], 10_000);
+    client.member_promote(promote()).await.unwrap();
+    let asked = follower.promoted().len() + leader.promoted().len();
+    assert_eq!(asked, 3, "refused, lost, done");
+    assert!(!leader.promoted().is_empty(), "the leader is asked once it is known");
+}
+
+#[tokio::test]
+async fn a_change_of_the_members_that_was_refused_is_told_from_one_that_was_lost() {
+    let node = Fake::start().await;
+    let client = client(&[node.endpoint()], 1_000);
+    node.reply([Reply::Refuse("MEMBERSHIP_CONFLICT")]);
+    let refused = client.member_promote(promote()).await.unwrap_err();
+    assert_eq!(refused.rejection().unwrap().code, "MEMBERSHIP_CONFLICT");
+
+    // Refused after an answer was lost: the lost attempt may have done it.
+    node.reply([Reply::Break, Reply::Refuse("MEMBERSHIP_CONFLICT")]);
+    let unknown = client.member_promote(promote()).await.unwrap_err();
+    assert!(matches!(unknown, Error::OutcomeUnknown { .. }), "{unknown}");
+    assert!(unknown.to_string().contains("send it again"), "{unknown}");
+}

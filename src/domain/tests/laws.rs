@@ -8,9 +8,10 @@ use std::ops::ControlFlow;
 
 use bytes::Bytes;
 use llm_config_domain::{
-    Address, Applied, Change, Command, Compact, Compare, Delete, Environment, Found, JsonValue,
-    Key, ListQuery, MemoryStore, Meta, Namespace, Node, Operation, Order, Overlay, QueryError,
-    Reader, Rejection, Rollback, Set, Txn, TxnOp, apply, digest, limits, query,
+    AddNode, Address, Applied, Change, Command, Compact, Compare, Delete, Environment, Found,
+    JsonValue, Key, ListQuery, MemoryStore, Meta, Namespace, Node, Operation, Order, Overlay,
+    QueryError, Reader, Rejection, RemoveNode, Rollback, Set, Txn, TxnOp, apply, digest, limits,
+    query,
 };
 use proptest::collection::{btree_map, vec};
 use proptest::option;
@@ -98,6 +99,8 @@ fn operation() -> impl Strategy<Value = Operation> {
         2 => (0..20_u64).prop_map(|revision| Operation::Compact(Compact { revision })),
         1 => (0..5_u64).prop_map(|history_limit| Operation::Found(Found { cluster_id: "other".into(), history_limit })),
         1 => node().prop_map(Operation::RegisterNode),
+        1 => node().prop_map(|node| Operation::AddNode(AddNode { node })),
+        1 => (0..3_u64).prop_map(|id| Operation::RemoveNode(RemoveNode { id })),
     ]
 }
 
@@ -243,6 +246,28 @@ proptest! {
             } else if command.request.is_some() && !first.replayed {
                 prop_assert_eq!(first, second);
             }
+        }
+    }
+
+    #[test]
+    fn a_node_id_has_one_disk_and_none_after_its_removal(log in log()) {
+        let mut store = MemoryStore::default();
+        let mut disks: BTreeMap<u64, String> = BTreeMap::new();
+        let mut removed: BTreeMap<u64, String> = BTreeMap::new();
+        for (time_ms, command) in &log {
+            run(&mut store, *time_ms, command);
+            let nodes = query::nodes(&store).unwrap();
+            let gone = query::removed_nodes(&store).unwrap();
+            for node in &nodes {
+                let first = disks.entry(node.id).or_insert_with(|| node.incarnation.clone());
+                prop_assert_eq!(first.as_str(), node.incarnation.as_str());
+                prop_assert!(!removed.contains_key(&node.id), "{} came back", node.id);
+            }
+            for node in &gone {
+                removed.entry(node.id).or_insert_with(|| node.incarnation.clone());
+                prop_assert_eq!(disks.get(&node.id).cloned().unwrap_or_default(), node.incarnation.clone());
+            }
+            prop_assert_eq!(gone.len(), removed.len(), "a removal was forgotten");
         }
     }
 

@@ -10,9 +10,9 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 use llm_config_domain::{
-    Address, Command, Compact, Compare, Delete, Entry, Environment, Found, JsonValue, Key,
+    AddNode, Address, Command, Compact, Compare, Delete, Entry, Environment, Found, JsonValue, Key,
     ListQuery, MemoryStore, Namespace, Node, Operation, Order, Outcome, Overlay, Page, QueryError,
-    Reader, Rollback, Set, Txn, TxnOp, TxnResult, apply, query,
+    Reader, RemoveNode, RemovedNode, Rollback, Set, Txn, TxnOp, TxnResult, apply, query,
 };
 
 #[test]
@@ -207,6 +207,18 @@ fn txn(words: &[String]) -> Option<Txn> {
     })
 }
 
+fn node(arguments: &Arguments) -> Option<Node> {
+    let host = arguments.word(2)?;
+    Some(Node {
+        id: arguments.u64(0)?,
+        incarnation: arguments.word(1)?.into(),
+        http: format!("{host}:8080"),
+        grpc: format!("{host}:50051"),
+        raft: format!("{host}:50061"),
+        version: "0.1.0".into(),
+    })
+}
+
 fn operation(verb: &str, words: &[String]) -> Option<Operation> {
     let arguments = Arguments::parse(words);
     Some(match verb {
@@ -224,17 +236,9 @@ fn operation(verb: &str, words: &[String]) -> Option<Operation> {
             cluster_id: arguments.word(0)?.into(),
             history_limit: arguments.u64(1)?,
         }),
-        "register" => {
-            let host = arguments.word(2)?;
-            Operation::RegisterNode(Node {
-                id: arguments.u64(0)?,
-                incarnation: arguments.word(1)?.into(),
-                http: format!("{host}:8080"),
-                grpc: format!("{host}:50051"),
-                raft: format!("{host}:50061"),
-                version: "0.1.0".into(),
-            })
-        }
+        "register" => Operation::RegisterNode(node(&arguments)?),
+        "add-node" => Operation::AddNode(AddNode { node: node(&arguments)? }),
+        "remove-node" => Operation::RemoveNode(RemoveNode { id: arguments.u64(0)? }),
         _ => return None,
     })
 }
@@ -249,7 +253,8 @@ impl Session {
             "at" => self.time_ms = rest.first()?.parse().ok()?,
             "by" => self.actor.clone_from(rest.first()?),
             "key" => return self.command(&rest[1], &rest[2..], Some(&rest[0])),
-            "set" | "delete" | "rollback" | "txn" | "compact" | "found" | "register" => {
+            "set" | "delete" | "rollback" | "txn" | "compact" | "found" | "register"
+            | "add-node" | "remove-node" => {
                 return self.command(verb, rest, None);
             }
             _ => {
@@ -343,6 +348,10 @@ impl Session {
                         node.id, node.incarnation, node.http, node.grpc, node.raft
                     )
                 };
+                nodes.iter().map(show).collect::<Vec<_>>().join("\n")
+            }),
+            "removed" => query::removed_nodes(store).map(|nodes| {
+                let show = |node: &RemovedNode| format!("{} {:?}", node.id, node.incarnation);
                 nodes.iter().map(show).collect::<Vec<_>>().join("\n")
             }),
             "meta" => query::meta(store).map(|meta| format!("{meta:?}")),
@@ -448,7 +457,11 @@ fn show_outcome(outcome: &Outcome) -> String {
             }
             text
         }
-        Outcome::Compacted | Outcome::Founded | Outcome::Registered => format!("{outcome:?}"),
+        Outcome::Compacted
+        | Outcome::Founded
+        | Outcome::Registered
+        | Outcome::NodeAdded
+        | Outcome::NodeRemoved => format!("{outcome:?}"),
     }
 }
 

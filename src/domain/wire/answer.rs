@@ -165,7 +165,7 @@ pub(crate) struct Applied {
     replayed: bool,
     #[prost(
         oneof = "Answer",
-        tags = "10, 11, 12, 13, 14, 15, 16, 30, 31, 32, 33, 34, 35, 36, 37, 38, 39"
+        tags = "10, 11, 12, 13, 14, 15, 16, 17, 18, 30, 31, 32, 33, 34, 35, 36, 37, 38, 39, 40"
     )]
     answer: Option<Answer>,
 }
@@ -187,6 +187,10 @@ pub(crate) enum Answer {
     Founded(Unit),
     #[prost(message, tag = "16")]
     Registered(Unit),
+    #[prost(message, tag = "17")]
+    NodeAdded(Unit),
+    #[prost(message, tag = "18")]
+    NodeWasRemoved(Unit),
     #[prost(message, tag = "30")]
     NotFound(Unit),
     #[prost(uint64, tag = "31")]
@@ -207,6 +211,8 @@ pub(crate) enum Answer {
     TooLarge(TooLarge),
     #[prost(message, tag = "39")]
     InvalidArgument(Invalid),
+    #[prost(uint64, tag = "40")]
+    NodeRemoved(u64),
 }
 
 impl From<&outcome::Applied> for Applied {
@@ -234,6 +240,8 @@ impl From<&Outcome> for Answer {
             Outcome::Compacted => Self::CompactedHistory(Unit {}),
             Outcome::Founded => Self::Founded(Unit {}),
             Outcome::Registered => Self::Registered(Unit {}),
+            Outcome::NodeAdded => Self::NodeAdded(Unit {}),
+            Outcome::NodeRemoved => Self::NodeWasRemoved(Unit {}),
         }
     }
 }
@@ -251,6 +259,7 @@ impl From<&Rejection> for Answer {
             Rejection::AlreadyFounded { cluster_id } => Self::AlreadyFounded(cluster_id.clone()),
             Rejection::NotFounded => Self::NotFounded(Unit {}),
             Rejection::NodeIdTaken { id } => Self::NodeIdTaken(*id),
+            Rejection::NodeRemoved { id } => Self::NodeRemoved(*id),
             Rejection::TooLarge { what, size, limit } => {
                 Self::TooLarge(TooLarge { what: what.clone(), size: *size, limit: *limit })
             }
@@ -285,6 +294,8 @@ fn result(answer: Answer) -> Result<Result<Outcome, Rejection>, DecodeError> {
         Answer::CompactedHistory(Unit {}) => Ok(Outcome::Compacted),
         Answer::Founded(Unit {}) => Ok(Outcome::Founded),
         Answer::Registered(Unit {}) => Ok(Outcome::Registered),
+        Answer::NodeAdded(Unit {}) => Ok(Outcome::NodeAdded),
+        Answer::NodeWasRemoved(Unit {}) => Ok(Outcome::NodeRemoved),
         Answer::NotFound(Unit {}) => Err(Rejection::NotFound),
         Answer::VersionConflict(current_version) => {
             Err(Rejection::VersionConflict { current_version })
@@ -295,6 +306,7 @@ fn result(answer: Answer) -> Result<Result<Outcome, Rejection>, DecodeError> {
         Answer::AlreadyFounded(cluster_id) => Err(Rejection::AlreadyFounded { cluster_id }),
         Answer::NotFounded(Unit {}) => Err(Rejection::NotFounded),
         Answer::NodeIdTaken(id) => Err(Rejection::NodeIdTaken { id }),
+        Answer::NodeRemoved(id) => Err(Rejection::NodeRemoved { id }),
         Answer::TooLarge(TooLarge { what, size, limit }) => {
             Err(Rejection::TooLarge { what, size, limit })
         }

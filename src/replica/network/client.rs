@@ -28,6 +28,7 @@ use super::passport;
 use crate::codec::{
     entry_to_proto, log_id_from_proto, log_id_to_proto, required_vote, vote_to_proto,
 };
+use crate::form::ENTRIES_FORMAT;
 use crate::local::Local;
 use crate::storage::snapshot::SnapshotDir;
 use crate::types::{Types, Vote};
@@ -243,6 +244,7 @@ fn append_to_proto(message: AppendEntriesRequest<Types>) -> pb::AppendRequest {
         prev_log_id: message.prev_log_id.as_ref().map(log_id_to_proto),
         entries: message.entries.iter().map(entry_to_proto).collect(),
         leader_commit: message.leader_commit.as_ref().map(log_id_to_proto),
+        format: ENTRIES_FORMAT,
     }
 }
 

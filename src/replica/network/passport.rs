@@ -7,6 +7,7 @@
 use tonic::metadata::{Ascii, MetadataMap, MetadataValue};
 use tonic::{Request, Status};
 
+use crate::config::Join;
 use crate::local::{Failure, Local};
 
 const CLUSTER: &str = "x-cluster-id";
@@ -26,8 +27,8 @@ pub(crate) fn stamp<T>(local: &Local, target: u64, request: &mut Request<T>) {
     if let Some(cluster_id) = local.cluster_id() {
         insert(metadata, CLUSTER, &cluster_id);
     }
-    if let Some(node) = local.state.registered(target) {
-        insert(metadata, TARGET_INCARNATION, &node.incarnation);
+    if let Some(incarnation) = local.state.incarnation(target) {
+        insert(metadata, TARGET_INCARNATION, &incarnation);
     }
 }
 
@@ -41,14 +42,39 @@ fn text<'a>(metadata: &'a MetadataMap, key: &str) -> Option<&'a str> {
     metadata.get(key).and_then(|value| value.to_str().ok()).filter(|value| !value.is_empty())
 }
 
-/// Checks an incoming request and returns the id of its sender.
+fn number(metadata: &MetadataMap, key: &str) -> Option<u64> {
+    text(metadata, key).and_then(|value| value.parse().ok())
+}
+
+/// Whether who asks was removed from this node's cluster. A stranger with the same id is not told that it was.
+pub(crate) fn asked_by_removed(local: &Local, metadata: &MetadataMap) -> bool {
+    let same_cluster = match (local.cluster_id(), text(metadata, CLUSTER)) {
+        (Some(ours), Some(theirs)) => ours == theirs,
+        // A founder whose disk was emptied knows no cluster, but the list that it was founded with.
+        (Some(_), None) => {
+            let founding = text(metadata, FOUNDING).unwrap_or_default();
+            !founding.is_empty() && founding == local.identity.founding
+        }
+        (None, _) => false,
+    };
+    same_cluster && number(metadata, SOURCE).is_some_and(|source| local.state.is_removed(source))
+}
+
+/// A request that passed.
+pub(crate) struct Passed {
+    /// Who sent it.
+    pub(crate) source: u64,
+    /// This node awaits a cluster, and the sender's is one that it may join. It has not joined it yet.
+    pub(crate) joins: Option<String>,
+}
+
+/// Checks an incoming request.
 #[allow(clippy::result_large_err, reason = "tonic's error type is large by design")]
-pub(crate) fn check(local: &Local, metadata: &MetadataMap) -> Result<u64, Status> {
-    let number = |key: &str| text(metadata, key).and_then(|value| value.parse::<u64>().ok());
-    let source =
-        number(SOURCE).ok_or_else(|| Status::invalid_argument("x-source-node is missing"))?;
-    let target =
-        number(TARGET).ok_or_else(|| Status::invalid_argument("x-target-node is missing"))?;
+pub(crate) fn check(local: &Local, metadata: &MetadataMap) -> Result<Passed, Status> {
+    let source = number(metadata, SOURCE)
+        .ok_or_else(|| Status::invalid_argument("x-source-node is missing"))?;
+    let target = number(metadata, TARGET)
+        .ok_or_else(|| Status::invalid_argument("x-target-node is missing"))?;
     if target != local.node_id() {
         return Err(refuse(format!(
             "this is node {}, not node {target}: check the addresses",
@@ -57,7 +83,12 @@ pub(crate) fn check(local: &Local, metadata: &MetadataMap) -> Result<u64, Status
     }
     let theirs = text(metadata, CLUSTER);
     let ours = local.cluster_id();
+    let joins = match (&ours, &local.join) {
+        (None, Some(join)) => Some(joinable(join, source, theirs)?),
+        (Some(_), _) | (None, None) => None,
+    };
     match (ours.as_deref(), theirs) {
+        (None, _) if joins.is_some() => {}
         (Some(ours), Some(theirs)) if ours != theirs => {
             return Err(refuse(format!(
                 "this node belongs to cluster {ours}; node {source} belongs to cluster {theirs}"
@@ -89,8 +120,27 @@ pub(crate) fn check(local: &Local, metadata: &MetadataMap) -> Result<u64, Status
     {
         return Err(refuse(format!("node {source} is registered with another disk")));
     }
+    if local.state.is_removed(source) {
+        return Err(refuse(format!("node {source} was removed from this cluster")));
+    }
     local.contacts.heard_from(source);
-    Ok(source)
+    Ok(Passed { source, joins })
+}
+
+/// The cluster that a waiting node may join at the word of `source`.
+#[allow(clippy::result_large_err, reason = "tonic's error type is large by design")]
+fn joinable(join: &Join, source: u64, theirs: Option<&str>) -> Result<String, Status> {
+    let Some(theirs) = theirs else {
+        return Err(refuse(format!(
+            "this node waits to join a running cluster; node {source} belongs to none yet"
+        )));
+    };
+    if let Some(wanted) = join.cluster_id.as_deref().filter(|wanted| *wanted != theirs) {
+        return Err(refuse(format!(
+            "this node waits to join cluster {wanted}; node {source} belongs to cluster {theirs}"
+        )));
+    }
+    Ok(theirs.to_owned())
 }
 
 fn refuse(message: String) -> Status {

@@ -9,6 +9,7 @@ use thiserror::Error;
 
 use crate::codec::{CodecError, log_id_from_proto, required_vote, stored_membership_from_proto};
 use crate::failpoint::crash_point;
+use crate::form::{NewerForm, SNAPSHOT_FORMAT};
 use crate::storage::directory::{Directory, sync_dir};
 use crate::storage::snapshot::{self, SnapshotDir, is_snapshot_file};
 use crate::types::{SnapshotMeta, Vote};
@@ -22,12 +23,26 @@ pub(crate) enum ReceiveError {
     #[error("snapshot: {0}")]
     Malformed(String),
     #[error("snapshot: {0}")]
-    Io(#[from] io::Error),
+    Io(io::Error),
+    #[error("snapshot: {0}")]
+    Newer(#[from] NewerForm),
+}
+
+impl From<io::Error> for ReceiveError {
+    fn from(error: io::Error) -> Self {
+        match NewerForm::within(&error) {
+            Some(newer) => Self::Newer(newer.clone()),
+            None => Self::Io(error),
+        }
+    }
 }
 
 impl From<CodecError> for ReceiveError {
     fn from(error: CodecError) -> Self {
-        Self::Malformed(error.0)
+        match error {
+            CodecError::Malformed(reason) => Self::Malformed(reason),
+            CodecError::Newer(newer) => Self::Newer(newer),
+        }
     }
 }
 
@@ -57,6 +72,7 @@ impl Receiver {
         directory: &Directory,
         header: pb::SnapshotHeader,
     ) -> Result<Self, ReceiveError> {
+        NewerForm::refuse("a snapshot sent by the leader", header.format, SNAPSHOT_FORMAT)?;
         if header.files.len() > FILES_MAX {
             return malformed(format!("{} files, more than {FILES_MAX}", header.files.len()));
         }
@@ -179,6 +195,7 @@ mod tests {
             last_log_id: None,
             last_membership: None,
             files: vec![file("000001.sst", CONTENT), file("CURRENT", b"")],
+            format: SNAPSHOT_FORMAT,
         }
     }
 
@@ -251,6 +268,9 @@ mod tests {
             header.files[0].name = name.into();
             assert!(Receiver::new(&directory, header).is_err(), "{name}");
         }
+        let mut newer = header();
+        newer.format += 1;
+        assert!(matches!(Receiver::new(&directory, newer), Err(ReceiveError::Newer(_))));
         let mut twice = header();
         twice.files[1].name = twice.files[0].name.clone();
         assert!(Receiver::new(&directory, twice).is_err());

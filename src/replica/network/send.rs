@@ -13,6 +13,7 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 
 use crate::codec::{log_id_to_proto, stored_membership_to_proto, vote_to_proto};
+use crate::form::SNAPSHOT_FORMAT;
 use crate::storage::snapshot::SnapshotDir;
 use crate::types::{Types, Vote};
 
@@ -56,6 +57,7 @@ fn read_all(
         last_log_id: snapshot.meta.last_log_id.as_ref().map(log_id_to_proto),
         last_membership: Some(stored_membership_to_proto(&snapshot.meta.last_membership)),
         files: files.clone(),
+        format: SNAPSHOT_FORMAT,
     };
     if !send(sender, pb::snapshot_chunk::Part::Header(header)) {
         return Ok(());

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use futures::stream::BoxStream;
 use futures::{Stream, StreamExt as _};
+use llm_config_domain::COMMAND_FORMAT;
 use llm_config_proto::internal as pb;
 use llm_config_proto::internal::replication_server::{Replication, ReplicationServer};
 use openraft::raft::{
@@ -22,9 +23,12 @@ use super::receive::{ReceiveError, Receiver};
 use crate::codec::{
     CodecError, entry_from_proto, log_id_from_proto, log_id_to_proto, required_vote, vote_to_proto,
 };
+use crate::failpoint::crash_point;
+use crate::form::{ENTRIES_FORMAT, NewerForm};
 use crate::node::Node;
+use crate::storage::directory::Identity;
 use crate::types::Types;
-use crate::{propose, read};
+use crate::{membership, propose, read};
 
 /// Longest time that a peer may let a write wait, whatever it asks for.
 const PROPOSE_TIMEOUT_MAX: Duration = Duration::from_secs(60);
@@ -36,20 +40,74 @@ pub(crate) struct Service {
     node: Arc<Node>,
     /// One snapshot arrives at a time.
     receiving: Mutex<()>,
+    /// A waiting node joins one cluster.
+    joining: Mutex<()>,
     /// An idle append stream would otherwise keep its connection, and the storage, open after the stop.
     stop: watch::Receiver<bool>,
 }
 
 impl Service {
     pub(crate) fn server(node: Arc<Node>, stop: watch::Receiver<bool>) -> ReplicationServer<Self> {
-        ReplicationServer::new(Self { node, receiving: Mutex::new(()), stop })
-            .max_decoding_message_size(MESSAGE_BYTES_MAX)
-            .max_encoding_message_size(MESSAGE_BYTES_MAX)
+        ReplicationServer::new(Self {
+            node,
+            receiving: Mutex::new(()),
+            joining: Mutex::new(()),
+            stop,
+        })
+        .max_decoding_message_size(MESSAGE_BYTES_MAX)
+        .max_encoding_message_size(MESSAGE_BYTES_MAX)
     }
 
     #[allow(clippy::result_large_err, reason = "tonic's error type is large by design")]
     fn check<T>(&self, request: &Request<T>) -> Result<u64, Status> {
-        passport::check(&self.node.local, request.metadata())
+        let passed = passport::check(&self.node.local, request.metadata())?;
+        if passed.joins.is_some() {
+            return Err(Status::failed_precondition("this node waits to join a cluster"));
+        }
+        Ok(passed.source)
+    }
+
+    /// As [`Self::check`], for what only a leader says: a node that waits to join a cluster joins it by the first such
+    /// message. The cluster is in the identity file before anything of it is in the log.
+    async fn check_leader<T>(&self, request: &Request<T>) -> Result<(), Status> {
+        let local = &self.node.local;
+        if passport::check(local, request.metadata())?.joins.is_none() {
+            return Ok(());
+        }
+        let _one_at_a_time = self.joining.lock().await;
+        // Another message may have come first, and of another cluster.
+        let passed = passport::check(local, request.metadata())?;
+        let Some(cluster_id) = passed.joins else { return Ok(()) };
+        let (node, source) = (Arc::clone(&self.node), passed.source);
+        let identity = Identity { cluster_id: Some(cluster_id.clone()), ..local.identity.clone() };
+        tokio::task::spawn_blocking(move || {
+            crash_point("members.join.before-identity");
+            node.directory.write_identity(&identity)?;
+            crash_point("members.join.after-identity");
+            Ok::<_, std::io::Error>(())
+        })
+        .await
+        .map_err(|error| Status::internal(error.to_string()))?
+        .map_err(|error| Status::resource_exhausted(format!("the identity file: {error}")))?;
+        tracing::info!(cluster_id, leader = source, "a cluster has taken this node in");
+        local.joined(cluster_id);
+        Ok(())
+    }
+
+    /// Why a snapshot was refused, for its sender. A newer form stops this node: only snapshots lead on from here.
+    #[allow(clippy::result_large_err, reason = "tonic's error type is large by design")]
+    fn received<T>(&self, outcome: Result<T, ReceiveError>) -> Result<T, Status> {
+        outcome.map_err(|error| {
+            tracing::warn!(%error, "an arriving snapshot was refused");
+            match &error {
+                ReceiveError::Malformed(_) => Status::data_loss(error.to_string()),
+                ReceiveError::Io(_) => Status::resource_exhausted(error.to_string()),
+                ReceiveError::Newer(newer) => {
+                    self.node.local.fail(newer.into());
+                    Status::failed_precondition(error.to_string())
+                }
+            }
+        })
     }
 
     async fn receive(
@@ -61,19 +119,18 @@ impl Service {
         else {
             return Err(Status::invalid_argument("a snapshot must begin with its header"));
         };
-        let mut receiver =
-            Receiver::new(&self.node.directory, header).map_err(|error| receive_status(&error))?;
+        let mut receiver = self.received(Receiver::new(&self.node.directory, header))?;
         while let Some(chunk) = next_chunk(chunks).await? {
             let Some(pb::snapshot_chunk::Part::Data(data)) = chunk.part else {
                 return Err(Status::invalid_argument("a snapshot has one header"));
             };
-            receiver = blocking(move || {
+            let written = blocking(move || {
                 receiver.write(&data)?;
                 Ok(receiver)
-            })
-            .await?;
+            });
+            receiver = self.received(written.await?)?;
         }
-        let (vote, meta, folder) = blocking(move || receiver.finish()).await?;
+        let (vote, meta, folder) = self.received(blocking(move || receiver.finish()).await?)?;
         let reply = self
             .node
             .raft
@@ -94,24 +151,14 @@ async fn next_chunk(
 
 async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, ReceiveError> + Send + 'static,
-) -> Result<T, Status> {
-    tokio::task::spawn_blocking(work)
-        .await
-        .map_err(|error| Status::internal(error.to_string()))?
-        .map_err(|error| receive_status(&error))
-}
-
-fn receive_status(error: &ReceiveError) -> Status {
-    tracing::warn!(%error, "an arriving snapshot was refused");
-    match error {
-        ReceiveError::Malformed(_) => Status::data_loss(error.to_string()),
-        ReceiveError::Io(_) => Status::resource_exhausted(error.to_string()),
-    }
+) -> Result<Result<T, ReceiveError>, Status> {
+    tokio::task::spawn_blocking(work).await.map_err(|error| Status::internal(error.to_string()))
 }
 
 fn append_from_proto(
     message: pb::AppendRequest,
 ) -> Result<AppendEntriesRequest<Types>, CodecError> {
+    NewerForm::refuse("a message with log entries", message.format, ENTRIES_FORMAT)?;
     Ok(AppendEntriesRequest {
         vote: required_vote(message.vote)?,
         prev_log_id: message.prev_log_id.as_ref().map(log_id_from_proto),
@@ -140,20 +187,33 @@ async fn stopped(mut stop: watch::Receiver<bool>) {
     drop(stop.wait_for(|stop| *stop).await);
 }
 
+/// Reads what a leader sends. A newer form stops the node before anything of it is stored.
+fn append_checked(
+    node: &Node,
+    message: pb::AppendRequest,
+) -> Result<AppendEntriesRequest<Types>, CodecError> {
+    append_from_proto(message).inspect_err(|error| {
+        if let CodecError::Newer(newer) = error {
+            node.local.fail(newer.into());
+        }
+    })
+}
+
 /// Messages up to the first one that does not decode.
 fn decoded(
+    node: Arc<Node>,
     messages: Streaming<pb::AppendRequest>,
 ) -> impl Stream<Item = AppendEntriesRequest<Types>> + Send {
-    futures::stream::unfold(messages, |mut messages| async move {
+    futures::stream::unfold((node, messages), |(node, mut messages)| async move {
         let message = match messages.message().await {
             Ok(Some(message)) => message,
             // The sender has ended the stream or is gone; it will open another.
             Ok(None) | Err(_) => return None,
         };
-        match append_from_proto(message) {
-            Ok(message) => Some((message, messages)),
+        match append_checked(&node, message) {
+            Ok(message) => Some((message, (node, messages))),
             Err(error) => {
-                tracing::error!(%error, "an append message is malformed; the stream ends");
+                tracing::error!(%error, "an append message cannot be read; the stream ends");
                 None
             }
         }
@@ -187,12 +247,12 @@ impl Replication for Service {
         &self,
         request: Request<Streaming<pb::AppendRequest>>,
     ) -> Result<Response<Self::AppendStream>, Status> {
-        self.check(&request)?;
+        self.check_leader(&request).await?;
         let node = Arc::clone(&self.node);
         // The commit index of the newest message: a reply to an older one then proves less than it could, never more.
         let commit = Arc::new(AtomicU64::new(0));
         let named = Arc::clone(&commit);
-        let messages = decoded(request.into_inner())
+        let messages = decoded(Arc::clone(&node), request.into_inner())
             .inspect(move |message| {
                 named.fetch_max(message.leader_commit.map_or(0, |id| id.index), Ordering::AcqRel);
             })
@@ -212,8 +272,8 @@ impl Replication for Service {
         request: Request<pb::AppendRequest>,
     ) -> Result<Response<pb::AppendReply>, Status> {
         use pb::append_reply::Kind;
-        self.check(&request)?;
-        let message = append_from_proto(request.into_inner())?;
+        self.check_leader(&request).await?;
+        let message = append_checked(&self.node, request.into_inner())?;
         let prev = message.prev_log_id;
         let commit = message.leader_commit.map_or(0, |id| id.index);
         let result = self.node.raft.append_entries(message).await.map_err(unavailable)?;
@@ -277,7 +337,7 @@ impl Replication for Service {
         &self,
         request: Request<Streaming<pb::SnapshotChunk>>,
     ) -> Result<Response<pb::SnapshotReply>, Status> {
-        self.check(&request)?;
+        self.check_leader(&request).await?;
         let Ok(_one_at_a_time) = self.receiving.try_lock() else {
             return Err(Status::resource_exhausted("another snapshot is arriving"));
         };
@@ -296,6 +356,23 @@ impl Replication for Service {
             .map(Response::new)
     }
 
+    async fn change_members(
+        &self,
+        request: Request<pb::ChangeMembersRequest>,
+    ) -> Result<Response<pb::ChangeMembersReply>, Status> {
+        self.check(&request)?;
+        let message = request.into_inner();
+        let change = message
+            .change
+            .map(membership::change_from_proto)
+            .ok_or_else(|| Status::invalid_argument("change is missing"))?;
+        let timeout = Duration::from_millis(message.timeout_ms).min(PROPOSE_TIMEOUT_MAX);
+        let deadline = Instant::now() + timeout;
+        let attempt =
+            membership::on_leader(&self.node, change, message.force, message.actor, deadline).await;
+        Ok(Response::new(membership::reply_to_proto(attempt)))
+    }
+
     async fn read_index(
         &self,
         request: Request<pb::ReadIndexRequest>,
@@ -312,7 +389,7 @@ impl Replication for Service {
         request: Request<pb::IdentifyRequest>,
     ) -> Result<Response<pb::IdentifyReply>, Status> {
         let local = &self.node.local;
-        if let Err(refused) = self.check(&request) {
+        if let Err(refused) = passport::check(local, request.metadata()) {
             // A node that was refused learns why from this reply, so it must get one.
             tracing::debug!(reason = refused.message(), "answering a stranger");
         }
@@ -325,7 +402,16 @@ impl Replication for Service {
                 .nodes
                 .into_iter()
                 .map(|(id, node)| (id, node.incarnation))
+                .chain(registry.removed)
+                .filter(|(_, incarnation)| !incarnation.is_empty())
                 .collect(),
+            removed: passport::asked_by_removed(local, request.metadata()),
+            release: local.release.clone(),
+            command_format: COMMAND_FORMAT.into(),
+            storage_full: false,
+            awaits: local.awaits_cluster(),
+            incarnation: local.identity.incarnation.clone(),
+            wants: local.join.as_ref().and_then(|join| join.cluster_id.clone()).unwrap_or_default(),
         }))
     }
 }

@@ -3,6 +3,7 @@
 //! ```text
 //! LOCK              held while a node runs
 //! identity          which node and cluster this directory belongs to
+//! removed           there when the cluster has removed this node: why it does not start
 //! watermark         what was durable once (see `watermark`)
 //! log/              RocksDB of the Raft log
 //! state-<id>/       RocksDB of the applied state; CURRENT-STATE names the live one
@@ -10,8 +11,8 @@
 //! receive-<id>/     a snapshot in arrival, deleted at the next start when it was not finished
 //! ```
 //!
-//! A pointer is a one-line file replaced by rename after everything that it names is durable. Folders that no pointer
-//! names are left-overs of a crash and are deleted when the directory is opened.
+//! A pointer is a file with the name of a folder and its own format, replaced by rename after everything that it names is
+//! durable. Folders that no pointer names are left-overs of a crash and are deleted when the directory is opened.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions, TryLockError};
@@ -22,11 +23,12 @@ use uuid::Uuid;
 
 use crate::error::StartError;
 use crate::failpoint::crash_point;
+use crate::form::{DIRECTORY_FORMAT, NewerForm, POINTER_FORMAT};
 
 pub(crate) const STATE_POINTER: &str = "CURRENT-STATE";
 pub(crate) const SNAPSHOT_POINTER: &str = "CURRENT-SNAPSHOT";
 const IDENTITY: &str = "identity";
-const IDENTITY_FORMAT: &str = "1";
+const REMOVED: &str = "removed";
 
 /// Which node and cluster a directory belongs to.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -51,6 +53,15 @@ impl Directory {
     /// Whether nothing was ever stored here.
     pub(crate) fn is_new(root: &Path) -> bool {
         !root.join(IDENTITY).exists() && !root.join("log").exists()
+    }
+
+    /// Whether nothing here says yet which cluster it belongs to. What cannot be read counts as claimed: opening it says
+    /// what is wrong.
+    pub(crate) fn is_unclaimed(root: &Path) -> bool {
+        match fs::read_to_string(root.join(IDENTITY)) {
+            Ok(text) => parse_identity(&text).is_ok_and(|identity| identity.cluster_id.is_none()),
+            Err(error) => error.kind() == io::ErrorKind::NotFound && Self::is_new(root),
+        }
     }
 
     /// Opens or creates a directory for `node_id`, and refuses one in use or of another node.
@@ -79,6 +90,11 @@ impl Directory {
             Err(TryLockError::Error(error)) => return Err(unusable(error)),
         }
         let directory = Self { root: root.to_owned(), _lock: lock };
+        match fs::read_to_string(root.join(REMOVED)) {
+            Ok(reason) => return Err(StartError::DataDir(format!("{}: {reason}", root.display()))),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(unusable(error)),
+        }
         let identity = directory.read_or_make_identity(node_id)?;
         Ok((directory, identity))
     }
@@ -103,12 +119,25 @@ impl Directory {
     pub(crate) fn pointer(&self, name: &str) -> io::Result<Option<PathBuf>> {
         match fs::read_to_string(self.root.join(name)) {
             Ok(content) => {
-                let target = content.trim_end();
-                if target.is_empty() || target.contains('/') {
-                    return Err(io::Error::new(
+                let damaged = || {
+                    io::Error::new(
                         io::ErrorKind::InvalidData,
                         format!("{}: the pointer is damaged", self.root.join(name).display()),
-                    ));
+                    )
+                };
+                let (target, rest) = content.split_once('\n').unwrap_or((&content, ""));
+                // The first form had no line for it.
+                let format = match rest.lines().next() {
+                    None => POINTER_FORMAT,
+                    Some(line) => line
+                        .strip_prefix("format=")
+                        .and_then(|format| format.parse().ok())
+                        .ok_or_else(damaged)?,
+                };
+                let form = format!("the pointer file {name}");
+                NewerForm::refuse(&form, format, POINTER_FORMAT)?;
+                if target.is_empty() || target.contains('/') {
+                    return Err(damaged());
                 }
                 Ok(Some(self.root.join(target)))
             }
@@ -123,7 +152,7 @@ impl Directory {
             .file_name()
             .and_then(|name| name.to_str())
             .ok_or_else(|| io::Error::other("a pointer needs the name of a folder"))?;
-        write_durably(&self.root, name, &format!("{target}\n"))
+        write_durably(&self.root, name, &format!("{target}\nformat={POINTER_FORMAT}\n"))
     }
 
     /// Deletes folders that a crash left behind.
@@ -141,9 +170,17 @@ impl Directory {
         Ok(())
     }
 
+    /// Keeps this node from ever starting on this directory again.
+    pub(crate) fn mark_removed(&self, reason: &str) -> io::Result<()> {
+        crash_point("members.removed.before-file");
+        write_durably(&self.root, REMOVED, reason)?;
+        crash_point("members.removed.after-file");
+        Ok(())
+    }
+
     pub(crate) fn write_identity(&self, identity: &Identity) -> io::Result<()> {
         let mut text = format!(
-            "format={IDENTITY_FORMAT}\nnode_id={}\nincarnation={}\n",
+            "format={DIRECTORY_FORMAT}\nnode_id={}\nincarnation={}\n",
             identity.node_id, identity.incarnation
         );
         if !identity.founding.is_empty() {
@@ -196,11 +233,10 @@ fn parse_identity(text: &str) -> Result<Identity, String> {
     let damaged = || "the file is damaged; restore it, or replace this node".to_owned();
     let fields: BTreeMap<&str, &str> =
         text.lines().filter_map(|line| line.split_once('=')).collect();
-    if let Some(format) = fields.get("format").filter(|format| **format != IDENTITY_FORMAT) {
-        return Err(format!(
-            "format {format} is not known to this version (it reads format {IDENTITY_FORMAT}); use the version that wrote it or a newer one"
-        ));
-    }
+    // Before the checksum, so that a newer format may check itself in another way.
+    let format = fields.get("format").and_then(|format| format.parse().ok()).ok_or_else(damaged)?;
+    NewerForm::refuse("the identity file", format, DIRECTORY_FORMAT)
+        .map_err(|newer| newer.to_string())?;
     let (body, _) = text.rsplit_once("crc32=").ok_or_else(damaged)?;
     let crc = format!("{:08x}", crc32fast::hash(body.as_bytes()));
     if fields.get("crc32") != Some(&crc.as_str()) {
@@ -290,10 +326,19 @@ mod tests {
         fs::write(&path, whole.replace("node_id=1", "node_id=3")).unwrap();
         assert!(refusal(Directory::open(root.path(), 3)).contains("damaged"));
         fs::write(&path, whole.replace("format=1", "format=9")).unwrap();
-        assert!(refusal(Directory::open(root.path(), 1)).contains("format 9"));
+        assert!(refusal(Directory::open(root.path(), 1)).contains("has format 9"));
         fs::remove_file(&path).unwrap();
         fs::create_dir(root.path().join("log")).unwrap();
         assert!(refusal(Directory::open(root.path(), 1)).contains("holds data"));
+    }
+
+    #[test]
+    fn the_directory_of_a_removed_node_is_refused_and_says_why() {
+        let root = tempfile::tempdir().unwrap();
+        let (directory, _) = Directory::open(root.path(), 1).unwrap();
+        directory.mark_removed("node 1 was removed").unwrap();
+        drop(directory);
+        assert!(refusal(Directory::open(root.path(), 1)).contains("node 1 was removed"));
     }
 
     #[test]
@@ -308,5 +353,27 @@ mod tests {
         directory.point(STATE_POINTER, &live).unwrap();
         directory.sweep().unwrap();
         assert!(live.exists() && !left.exists());
+    }
+
+    #[test]
+    fn pointers_of_the_first_form_are_read_and_newer_ones_refused() {
+        let root = tempfile::tempdir().unwrap();
+        let (directory, _) = Directory::open(root.path(), 1).unwrap();
+        let write = |content: &str| fs::write(root.path().join(STATE_POINTER), content).unwrap();
+        for whole in ["state-1\n", "state-1", "state-1\nformat=1\n"] {
+            write(whole);
+            assert_eq!(
+                directory.pointer(STATE_POINTER).unwrap(),
+                Some(root.path().join("state-1"))
+            );
+        }
+        write("state-1\nformat=2\nmore\n");
+        let error = directory.pointer(STATE_POINTER).unwrap_err();
+        assert!(NewerForm::within(&error).is_some(), "{error}");
+        for damaged in ["", "\n", "a/b\n", "state-1\nform", "state-1\nformat=\n"] {
+            write(damaged);
+            let error = directory.pointer(STATE_POINTER).unwrap_err();
+            assert!(error.to_string().contains("damaged"), "{damaged:?}: {error}");
+        }
     }
 }

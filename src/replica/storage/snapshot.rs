@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
+use llm_config_domain::{RECORD_FORMAT, check_format};
 use llm_config_proto::internal as pb;
 use rocksdb::checkpoint::Checkpoint;
 use rocksdb::{DB, Options, ReadOptions};
@@ -16,6 +17,7 @@ use super::rocks::io_error;
 use super::view::StateDb;
 use crate::codec::{log_id_from_proto, stored_membership_from_proto, unseal};
 use crate::failpoint::crash_point;
+use crate::form::{NewerForm, state_error};
 use crate::types::{SnapshotMeta, StoredMembership};
 
 /// Where the state keeps its position in the log, in the same batch as the data.
@@ -120,7 +122,8 @@ pub(crate) fn read_applied(
             last_membership: StoredMembership::default(),
         });
     };
-    let applied: pb::AppliedState = unseal("applied position", &record)?;
+    let applied: pb::AppliedState = unseal("the applied record", &record)?;
+    NewerForm::refuse("a record of the state", applied.state_format, RECORD_FORMAT.into())?;
     Ok(SnapshotMeta {
         last_log_id: applied.last_applied.as_ref().map(log_id_from_proto),
         last_membership: stored_membership_from_proto(applied.membership.unwrap_or_default())?,
@@ -134,7 +137,7 @@ pub(crate) fn read_meta(options: &Options, path: &Path) -> io::Result<SnapshotMe
 }
 
 /// Reads everything in a snapshot folder: a table that was damaged where it came from has passed every checksum of the
-/// transport, and must be found before the snapshot replaces anything.
+/// transport, and must be found before the snapshot replaces anything. So must a record that this release cannot read.
 pub(crate) fn verify(path: &Path, expected: &SnapshotMeta) -> io::Result<()> {
     let options = Options::default();
     let found = read_meta(&options, path)?;
@@ -149,7 +152,8 @@ pub(crate) fn verify(path: &Path, expected: &SnapshotMeta) -> io::Result<()> {
     reads.fill_cache(false);
     let mut iterator = db.raw_iterator_opt(reads);
     iterator.seek_to_first();
-    while iterator.valid() {
+    while let Some((key, value)) = iterator.item() {
+        check_format(key, value).map_err(state_error)?;
         iterator.next();
     }
     iterator.status().map_err(io_error)

@@ -4,16 +4,17 @@
 //! leaves the state at one position, never between two. The batch has no write-ahead log: what a crash takes is replayed
 //! from the Raft log, which is purged only behind a durable snapshot.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 use bytes::Bytes;
 use futures::{Stream, StreamExt as _};
 use llm_config_domain::{
-    Applied, Change, Command, Node, Operation, Overlay, StoreError, apply, query,
+    Applied, COMMAND_FORMAT, Change, Command, DecodeError, Node, Operation, Overlay, QueryError,
+    RECORD_FORMAT, apply, query,
 };
 use llm_config_proto::internal as pb;
 use openraft::RaftSnapshotBuilder;
@@ -29,6 +30,7 @@ use super::snapshot::{self, APPLIED_KEY, Complete, SnapshotDir};
 use super::view::{StateDb, View};
 use crate::codec::{log_id_to_proto, seal, stored_membership_to_proto};
 use crate::failpoint::crash_point;
+use crate::form::{NewerForm, state_error};
 use crate::observer::Observer;
 use crate::types::{Entry, EntryPayload, LogId, SnapshotMeta, StoredMembership, Types};
 
@@ -56,6 +58,10 @@ pub(crate) struct Progress {
 pub(crate) struct Registry {
     pub(crate) cluster_id: Option<String>,
     pub(crate) nodes: BTreeMap<u64, Node>,
+    /// The disks that removed nodes had, by id.
+    pub(crate) removed: BTreeMap<u64, String>,
+    /// Voters and learners of the applied membership.
+    pub(crate) members: BTreeSet<u64>,
 }
 
 #[derive(Debug, Default)]
@@ -75,6 +81,8 @@ pub(crate) struct Shared {
     progress: watch::Sender<Progress>,
     registry: RwLock<Registry>,
     observer: Arc<dyn Observer>,
+    /// What ended the state machine, when a newer release wrote it: openraft passes errors on as text.
+    newer: OnceLock<NewerForm>,
     pub(crate) stats: StateStats,
 }
 
@@ -111,12 +119,43 @@ impl Shared {
         &self.cache
     }
 
-    fn reload_registry(&self, state: &StateDb) -> io::Result<()> {
+    /// The newer form that the state machine met and ended at.
+    pub(crate) fn newer(&self) -> Option<&NewerForm> {
+        self.newer.get()
+    }
+
+    fn remember_newer<T>(&self, result: io::Result<T>) -> io::Result<T> {
+        if let Err(error) = &result
+            && let Some(newer) = NewerForm::within(error)
+        {
+            self.newer.get_or_init(|| newer.clone());
+        }
+        result
+    }
+
+    /// The disk that is or was known under a node id.
+    pub(crate) fn incarnation(&self, id: u64) -> Option<String> {
+        let registry = self.registry.read();
+        let known = registry.nodes.get(&id).map(|node| &node.incarnation);
+        known.or_else(|| registry.removed.get(&id)).filter(|disk| !disk.is_empty()).cloned()
+    }
+
+    /// Whether a node was removed, mark and membership: one whose removal is only half done still counts as a member.
+    pub(crate) fn is_removed(&self, id: u64) -> bool {
+        let registry = self.registry.read();
+        registry.removed.contains_key(&id) && !registry.members.contains(&id)
+    }
+
+    fn reload_registry(&self, state: &StateDb, applied: &SnapshotMeta) -> io::Result<()> {
         let meta = query::meta(state).map_err(query_error)?;
         let nodes = query::nodes(state).map_err(query_error)?;
+        let removed = query::removed_nodes(state).map_err(query_error)?;
+        let members = applied.last_membership.nodes();
         *self.registry.write() = Registry {
             cluster_id: meta.cluster_id,
             nodes: nodes.into_iter().map(|node| (node.id, node)).collect(),
+            removed: removed.into_iter().map(|node| (node.id, node.incarnation)).collect(),
+            members: members.map(|(id, _)| *id).collect(),
         };
         Ok(())
     }
@@ -179,9 +218,10 @@ impl StateMachine {
             progress: watch::Sender::new(Progress::default()),
             registry: RwLock::new(Registry::default()),
             observer,
+            newer: OnceLock::new(),
             stats: StateStats::default(),
         };
-        shared.reload_registry(&state)?;
+        shared.reload_registry(&state, &applied)?;
         shared.publish(&state, applied.last_log_id.map_or(0, |id| id.index))?;
         Ok(Self { shared: Arc::new(shared), applied })
     }
@@ -200,24 +240,30 @@ impl StateMachine {
         let mut answers = Vec::with_capacity(batch.len());
         let mut changed: Vec<(u64, Vec<Change>)> = Vec::new();
         let mut registry_changed = false;
+        let mut joint = false;
         let count = batch.len() as u64;
         for (entry, responder) in batch {
             self.applied.last_log_id = Some(entry.log_id);
             let answer = match entry.payload {
                 EntryPayload::Blank => None,
                 EntryPayload::Membership(membership) => {
+                    joint |= membership.get_joint_config().len() > 1;
                     self.applied.last_membership =
                         StoredMembership::new(Some(entry.log_id), membership);
+                    registry_changed = true;
                     None
                 }
                 EntryPayload::Normal(proposal) => {
                     let command = decode(&entry.log_id, proposal.command)?;
                     registry_changed |= matches!(
                         command.operation,
-                        Operation::Found(_) | Operation::RegisterNode(_)
+                        Operation::Found(_)
+                            | Operation::RegisterNode(_)
+                            | Operation::AddNode(_)
+                            | Operation::RemoveNode(_)
                     );
                     let (applied, changes) =
-                        apply(&mut overlay, proposal.time_ms, &command).map_err(store_error)?;
+                        apply(&mut overlay, proposal.time_ms, &command).map_err(state_error)?;
                     if !changes.is_empty() {
                         changed.push((applied.revision, changes));
                     }
@@ -240,8 +286,11 @@ impl StateMachine {
         crash_point("state.before-write");
         state.db().write_opt(rocks::write_batch(&ops), &options).map_err(rocks::io_error)?;
         crash_point("state.after-write");
+        if joint {
+            crash_point("members.joint");
+        }
         if registry_changed {
-            self.shared.reload_registry(&state)?;
+            self.shared.reload_registry(&state, &self.applied)?;
         }
         for (revision, changes) in &changed {
             self.shared.observer.applied(*revision, changes);
@@ -294,7 +343,7 @@ impl StateMachine {
         let old = std::mem::replace(&mut *shared.current.write(), Arc::clone(&state));
         old.retire();
         self.applied = applied;
-        shared.reload_registry(&state)?;
+        shared.reload_registry(&state, &self.applied)?;
         let revision = query::revision(state.as_ref()).map_err(query_error)?;
         shared.observer.reset(revision);
         shared.stats.snapshots_installed.fetch_add(1, Ordering::Relaxed);
@@ -312,11 +361,17 @@ fn answer_all(answers: Vec<(Option<ApplyResponder<Types>>, Option<Applied>)>) {
 }
 
 fn decode(log_id: &LogId, command: Bytes) -> io::Result<Command> {
-    Command::decode(command).map_err(|error| {
-        io::Error::new(
+    Command::decode(command).map_err(|error| match error {
+        DecodeError::Format(found) if found > COMMAND_FORMAT => NewerForm {
+            form: format!("the command in log entry {log_id}"),
+            found: found.into(),
+            known: COMMAND_FORMAT.into(),
+        }
+        .into(),
+        error => io::Error::new(
             io::ErrorKind::InvalidData,
             format!("log entry {log_id} holds no command: {error}"),
-        )
+        ),
     })
 }
 
@@ -324,15 +379,17 @@ fn applied_record(applied: &SnapshotMeta) -> Bytes {
     seal(&pb::AppliedState {
         last_applied: applied.last_log_id.as_ref().map(log_id_to_proto),
         membership: Some(stored_membership_to_proto(&applied.last_membership)),
+        state_format: RECORD_FORMAT.into(),
     })
 }
 
-fn store_error(error: StoreError) -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidData, error.to_string())
-}
-
-fn query_error(error: query::QueryError) -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidData, error.to_string())
+fn query_error(error: QueryError) -> io::Error {
+    match error {
+        QueryError::Store(error) => state_error(error),
+        refused @ QueryError::Refused(_) => {
+            io::Error::new(io::ErrorKind::InvalidData, refused.to_string())
+        }
+    }
 }
 
 impl RaftStateMachine<Types> for StateMachine {
@@ -356,11 +413,16 @@ impl RaftStateMachine<Types> for StateMachine {
             }
             batch.push((entry, responder));
             if batch.len() >= BATCH_ENTRIES_MAX || bytes >= BATCH_BYTES_MAX {
-                self.apply_batch(std::mem::take(&mut batch))?;
+                let applied = self.apply_batch(std::mem::take(&mut batch));
+                self.shared.remember_newer(applied)?;
                 bytes = 0;
             }
         }
-        if batch.is_empty() { Ok(()) } else { self.apply_batch(batch) }
+        if batch.is_empty() {
+            return Ok(());
+        }
+        let applied = self.apply_batch(batch);
+        self.shared.remember_newer(applied)
     }
 
     async fn get_snapshot_builder(&mut self) -> SnapshotBuilder {
@@ -373,7 +435,8 @@ impl RaftStateMachine<Types> for StateMachine {
         snapshot: SnapshotDir,
     ) -> io::Result<()> {
         // Links, copies, syncs and opens files: heartbeats must not wait behind it on this thread.
-        tokio::task::block_in_place(|| self.install(meta, &snapshot))
+        let installed = tokio::task::block_in_place(|| self.install(meta, &snapshot));
+        self.shared.remember_newer(installed)
     }
 
     async fn get_current_snapshot(&mut self) -> io::Result<Option<SnapshotOf>> {

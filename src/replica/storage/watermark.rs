@@ -15,8 +15,9 @@ use bytes::Bytes;
 use llm_config_proto::internal as pb;
 
 use crate::codec::{
-    log_id_from_proto, log_id_to_proto, seal, unseal, vote_from_proto, vote_to_proto,
+    CodecError, log_id_from_proto, log_id_to_proto, seal, unseal, vote_from_proto, vote_to_proto,
 };
+use crate::form::NewerForm;
 use crate::types::{LogId, Vote};
 
 const SLOT_BYTES: usize = 512;
@@ -51,11 +52,10 @@ impl Watermark {
             }
         }
         let content = Bytes::from(content);
-        let slots: Vec<pb::Watermark> = [0, SLOT_BYTES]
-            .into_iter()
-            .filter(|start| length > *start)
-            .filter_map(|start| read_slot(&content.slice(start..start + SLOT_BYTES)))
-            .collect();
+        let mut slots: Vec<pb::Watermark> = Vec::new();
+        for start in [0, SLOT_BYTES].into_iter().filter(|start| length > *start) {
+            slots.extend(read_slot(&content.slice(start..start + SLOT_BYTES))?);
+        }
         let newest = slots.into_iter().max_by_key(|slot| slot.sequence);
         if newest.is_none() && length > 0 {
             return Err(io::Error::new(
@@ -136,12 +136,17 @@ impl Watermark {
     }
 }
 
-fn read_slot(slot: &Bytes) -> Option<pb::Watermark> {
+/// None: torn. A whole slot in a newer format is an error: the other slot is older than what the log holds.
+fn read_slot(slot: &Bytes) -> Result<Option<pb::Watermark>, NewerForm> {
     let length = usize::from(u16::from_le_bytes([slot[0], slot[1]]));
     if length == 0 || length + 2 > slot.len() {
-        return None;
+        return Ok(None);
     }
-    unseal("watermark", &slot.slice(2..2 + length)).ok()
+    match unseal("the watermark", &slot.slice(2..2 + length)) {
+        Ok(slot) => Ok(Some(slot)),
+        Err(CodecError::Newer(newer)) => Err(newer),
+        Err(CodecError::Malformed(_)) => Ok(None),
+    }
 }
 
 #[cfg(test)]
@@ -182,6 +187,24 @@ mod tests {
         assert_eq!(Watermark::open(&path).unwrap().position(), position(1, 1));
         watermark.file.write_all_at(&[0xff; 20], SLOT_BYTES as u64 + 4).unwrap();
         assert!(Watermark::open(&path).unwrap_err().to_string().contains("both slots"));
+    }
+
+    #[test]
+    fn a_newer_slot_is_refused_although_the_other_could_be_read() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("watermark");
+        let mut watermark = Watermark::open(&path).unwrap();
+        watermark.store(position(1, 1)).unwrap();
+        watermark.store(position(1, 2)).unwrap();
+        // Sequence 2 is in the first slot: its length, then its format.
+        let mut slot = std::fs::read(&path).unwrap();
+        let end = 2 + usize::from(u16::from_le_bytes([slot[0], slot[1]])) - 4;
+        slot[2] += 1;
+        let crc = crc32fast::hash(&slot[2..end]);
+        slot[end..end + 4].copy_from_slice(&crc.to_le_bytes());
+        watermark.file.write_all_at(&slot, 0).unwrap();
+        let error = Watermark::open(&path).unwrap_err();
+        assert!(NewerForm::within(&error).is_some(), "{error}");
     }
 
     #[test]

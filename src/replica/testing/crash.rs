@@ -82,6 +82,7 @@ async fn start(root: &Path) -> Replica {
             raft: address.clone(),
         },
         initial_cluster: BTreeMap::from([(1, address)]),
+        join: None,
         history_limit: 100,
         version: "test".into(),
         tuning: Tuning {

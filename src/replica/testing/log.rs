@@ -34,7 +34,7 @@ fn log_id(term: u64, index: u64) -> LogId {
 }
 
 fn entry(term: u64, index: u64, bytes: usize) -> Entry {
-    let proposal = Proposal { time_ms: index, command: Bytes::from(vec![7; bytes]) };
+    let proposal = Proposal { time_ms: index, command: Bytes::from(vec![1; bytes]) };
     Entry::new(log_id(term, index), EntryPayload::Normal(proposal))
 }
 

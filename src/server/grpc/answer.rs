@@ -19,7 +19,7 @@ const LEADER: HeaderName = HeaderName::from_static("x-config-leader");
 const LEADER_AGE_MAX: Duration = Duration::from_millis(50);
 
 /// Every method that is served. The label of the metrics knows no other word.
-const METHODS: [&str; 15] = [
+const METHODS: [&str; 21] = [
     "/llmconfig.v1.ConfigService/Get",
     "/llmconfig.v1.ConfigService/Set",
     "/llmconfig.v1.ConfigService/Delete",
@@ -32,6 +32,12 @@ const METHODS: [&str; 15] = [
     "/llmconfig.v1.ConfigService/Txn",
     "/llmconfig.v1.ConfigService/Watch",
     "/llmconfig.v1.ClusterService/Status",
+    "/llmconfig.v1.ClusterService/MemberAdd",
+    "/llmconfig.v1.ClusterService/MemberPromote",
+    "/llmconfig.v1.ClusterService/MemberDemote",
+    "/llmconfig.v1.ClusterService/MemberRemove",
+    "/llmconfig.v1.ClusterService/MemberReplace",
+    "/llmconfig.v1.ClusterService/TransferLeader",
     "/grpc.health.v1.Health/Check",
     "/grpc.health.v1.Health/Watch",
     "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo",

@@ -55,6 +55,8 @@ pub(super) struct MemberView {
     reachable: bool,
     /// Highest log index known to be replicated to it; the leader knows it of all, others of nobody.
     matched_index: Option<u64>,
+    /// The release that it registered with; empty until it has.
+    version: String,
 }
 
 impl From<Advertise> for Addresses {
@@ -71,6 +73,7 @@ impl From<Member> for MemberView {
             addresses: member.addresses.into(),
             reachable: member.reachable,
             matched_index: member.matched_index,
+            version: member.version,
         }
     }
 }

@@ -10,6 +10,8 @@ mod envelope;
 mod headers;
 mod history;
 mod listings;
+mod lobby;
+mod members;
 mod openapi;
 mod params;
 mod path;
@@ -30,6 +32,7 @@ use crate::health;
 use crate::service::Service;
 use problem::Failure;
 
+pub use lobby::lobby;
 pub use openapi::document;
 
 /// What every handler works with.

@@ -11,7 +11,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::problem::{self, Problem};
-use super::{AppState, cluster, configs, history, listings, resolve, txn, watch};
+use super::{AppState, cluster, configs, history, listings, members, resolve, txn, watch};
 
 #[derive(OpenApi)]
 #[openapi(
@@ -45,6 +45,12 @@ pub(super) fn routes() -> OpenApiRouter<AppState> {
         .routes(routes!(watch::watch))
         .routes(routes!(cluster::cluster))
         .routes(routes!(cluster::compact))
+        .routes(routes!(members::add))
+        .routes(routes!(members::remove))
+        .routes(routes!(members::promote))
+        .routes(routes!(members::demote))
+        .routes(routes!(members::replace))
+        .routes(routes!(members::transfer_leader))
 }
 
 /// The OpenAPI document that `/openapi.json` serves.
@@ -191,6 +197,9 @@ pub(super) struct ReadErrors;
 /// The errors of changes.
 pub(super) struct WriteErrors;
 
+/// The errors of changes of the members.
+pub(super) struct MemberErrors;
+
 const READ_ERRORS: [(&str, &str); 6] = [
     ("400", "INVALID_ARGUMENT: `detail` names the field"),
     ("404", "NOT_FOUND"),
@@ -219,6 +228,24 @@ const WRITE_ERRORS: [(&str, &str); 10] = [
     ("507", "STORAGE_FULL: reads and deletes still work"),
 ];
 
+const MEMBER_ERRORS: [(&str, &str); 9] = [
+    ("400", "INVALID_ARGUMENT: `detail` names the field"),
+    ("404", "NOT_FOUND: no such member"),
+    (
+        "409",
+        "MEMBERSHIP_CONFLICT: `detail` says what stands in the way; QUORUM_AT_RISK: refused unless `force`",
+    ),
+    ("413", "PAYLOAD_TOO_LARGE"),
+    ("415", "INVALID_ARGUMENT: the body is not `application/json`"),
+    ("500", "INTERNAL"),
+    (
+        "503",
+        "NO_LEADER, NOT_READY, OVERLOADED: nothing was changed, safe to retry after `Retry-After` seconds",
+    ),
+    ("504", "OUTCOME_UNKNOWN: it may have happened; send it again"),
+    ("507", "STORAGE_FULL"),
+];
+
 impl IntoResponses for ReadErrors {
     fn responses() -> BTreeMap<String, RefOr<Response>> {
         problems(&READ_ERRORS)
@@ -228,6 +255,12 @@ impl IntoResponses for ReadErrors {
 impl IntoResponses for WriteErrors {
     fn responses() -> BTreeMap<String, RefOr<Response>> {
         problems(&WRITE_ERRORS)
+    }
+}
+
+impl IntoResponses for MemberErrors {
+    fn responses() -> BTreeMap<String, RefOr<Response>> {
+        problems(&MEMBER_ERRORS)
     }
 }
 

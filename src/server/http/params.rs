@@ -91,6 +91,8 @@ pub(super) const FROM_REVISION: Param = param(
     Kind::Number,
     "Begin with this revision itself; with the next change when absent or 0.",
 );
+pub(super) const FORCE: Param =
+    param("force", Kind::Flag, "Do it although the cluster may lose its quorum by it.");
 
 /// A route's query parameters.
 pub(super) trait Allowed: Send + Sync {

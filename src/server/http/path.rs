@@ -18,6 +18,8 @@ const ENCODED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'
 const NAMESPACE: usize = 4;
 const KEY: usize = 5;
 const VERSION: usize = 7;
+/// Where it is in `/api/v1/cluster/members/{id}` and below.
+const MEMBER: usize = 5;
 
 /// The request's path, split but not yet decoded.
 pub(super) struct Segments(Uri);
@@ -45,6 +47,13 @@ impl Segments {
         let text = self.decoded(VERSION, "version")?;
         whole_number(&text)
             .ok_or_else(|| ServiceError::invalid("version", "must be a whole number from 1"))
+    }
+
+    /// Of `/cluster/members/{id}…`.
+    pub(super) fn member(&self) -> Result<u64, ServiceError> {
+        let text = self.decoded(MEMBER, "id")?;
+        whole_number(&text)
+            .ok_or_else(|| ServiceError::invalid("id", "must be a node's number, from 1"))
     }
 
     fn decoded(&self, index: usize, field: &'static str) -> Result<String, ServiceError> {
@@ -95,6 +104,17 @@ mod tests {
         assert_eq!(segments.namespace().unwrap(), "llm/models");
         assert_eq!(segments.key().unwrap(), "bedrock/us.anthropic.claude-3:0%25");
         assert_eq!(segments.version().unwrap(), 7);
+    }
+
+    #[test]
+    fn a_member_is_a_number() {
+        let member = |path: &str| Segments(path.parse().unwrap()).member();
+        assert_eq!(member("/api/v1/cluster/members/7/promote").unwrap(), 7);
+        for bad in
+            ["/api/v1/cluster/members/x", "/api/v1/cluster/members/-1", "/api/v1/cluster/members/"]
+        {
+            assert!(member(bad).unwrap_err().to_string().starts_with("id: "), "{bad}");
+        }
     }
 
     #[test]

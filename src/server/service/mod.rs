@@ -4,6 +4,7 @@
 
 mod cursor;
 mod diff;
+mod members;
 mod pages;
 mod read;
 mod requests;
@@ -22,11 +23,12 @@ use crate::admission::Admission;
 use crate::error::{Effect, ServiceError};
 use crate::metrics::Metrics;
 
+pub use members::AddMemberRequest;
 pub use requests::*;
 pub use shared::{Shared, SharedLimits};
 
 /// Every value of the label `operation`.
-pub const OPERATIONS: [&str; 13] = [
+pub const OPERATIONS: [&str; 19] = [
     "set",
     "get",
     "delete",
@@ -40,6 +42,12 @@ pub const OPERATIONS: [&str; 13] = [
     "namespaces",
     "cluster",
     "compact",
+    "member_add",
+    "member_promote",
+    "member_demote",
+    "member_remove",
+    "member_replace",
+    "transfer_leader",
 ];
 
 /// Who acts while nobody can authenticate.
@@ -228,9 +236,9 @@ fn refused(rejection: Rejection, what: impl FnOnce() -> String) -> ServiceError 
         }
         Rejection::InvalidArgument(invalid) => invalid.into(),
         // Answers to commands that only nodes propose.
-        Rejection::AlreadyFounded { .. } | Rejection::NodeIdTaken { .. } => {
-            internal(rejection.to_string())
-        }
+        Rejection::AlreadyFounded { .. }
+        | Rejection::NodeIdTaken { .. }
+        | Rejection::NodeRemoved { .. } => internal(rejection.to_string()),
     }
 }
 

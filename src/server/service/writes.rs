@@ -343,6 +343,8 @@ fn unexpected(outcome: &Outcome) -> ServiceError {
         Outcome::Compacted => "compact",
         Outcome::Founded => "found",
         Outcome::Registered => "register",
+        Outcome::NodeAdded => "add a node",
+        Outcome::NodeRemoved => "remove a node",
     };
     ServiceError::Internal {
         reason: format!("the command was answered as a {kind}"),

@@ -17,6 +17,7 @@ use llm_config_domain::limits;
 use serde::Serialize;
 use tracing::level_filters::{LevelFilter, STATIC_MAX_LEVEL};
 
+use crate::address::advertised;
 use crate::logging::Format;
 use options::{Chosen, Given};
 
@@ -72,6 +73,8 @@ pub struct Settings {
     pub advertise_raft: Option<String>,
     /// Founding members by id; empty when the node was founded before.
     pub initial_cluster: BTreeMap<u64, String>,
+    /// HTTP addresses of nodes of the cluster to join, as `http://HOST:PORT`; empty on a founder.
+    pub join: Vec<String>,
     /// Versions kept of each entry, taken at founding.
     pub history_limit: u64,
     /// Whether clients need a token.
@@ -112,7 +115,7 @@ impl Settings {
         let initial_cluster =
             optional(&chosen.initial_cluster, parse::members)?.unwrap_or_default();
         let node_id = interpret(node_id, parse::node_id)?;
-        let advertise_raft = optional(&chosen.advertise_raft, parse::advertised)?
+        let advertise_raft = optional(&chosen.advertise_raft, advertised)?
             .or_else(|| initial_cluster.get(&node_id).cloned());
         Ok(Self {
             node_id,
@@ -122,10 +125,11 @@ impl Settings {
             metrics_addr: listen(&chosen.metrics_addr, METRICS_ADDR_DEFAULT)?,
             grpc_addr: listen(&chosen.grpc_addr, GRPC_ADDR_DEFAULT)?,
             raft_addr: listen(&chosen.raft_addr, RAFT_ADDR_DEFAULT)?,
-            advertise_http: optional(&chosen.advertise_http, parse::advertised)?,
-            advertise_grpc: optional(&chosen.advertise_grpc, parse::advertised)?,
+            advertise_http: optional(&chosen.advertise_http, advertised)?,
+            advertise_grpc: optional(&chosen.advertise_grpc, advertised)?,
             advertise_raft,
             initial_cluster,
+            join: optional(&chosen.join, parse::join)?.unwrap_or_default(),
             history_limit: optional(&chosen.history_limit, |text| {
                 parse::number(text, 1, limits::HISTORY_LIMIT_MAX)
             })?
@@ -147,6 +151,13 @@ impl Settings {
 
     fn check_membership(&self, chosen: &Chosen) -> Result<(), SettingsError> {
         let Some(given) = &chosen.initial_cluster else { return Ok(()) };
+        if let Some(join) = &chosen.join {
+            return Err(SettingsError(format!(
+                "{} and {} exclude each other: a founding node has the list of all founders, a node that is added later \
+                 has --join; remove one of the two",
+                join.origin, given.origin
+            )));
+        }
         if self.initial_cluster.contains_key(&self.node_id) {
             return Ok(());
         }
@@ -222,6 +233,7 @@ impl Settings {
             advertise_grpc: shown(self.advertise_grpc.as_deref(), self.grpc_addr),
             advertise_raft: shown(self.advertise_raft.as_deref(), self.raft_addr),
             initial_cluster: self.members_text(),
+            join: (!self.join.is_empty()).then(|| self.join.join(",")),
             history_limit: self.history_limit,
             auth: if self.auth { "on" } else { "off" },
             insecure: self.insecure,
@@ -255,6 +267,7 @@ struct Printed<'a> {
     advertise_grpc: Option<String>,
     advertise_raft: Option<String>,
     initial_cluster: Option<String>,
+    join: Option<String>,
     history_limit: u64,
     auth: &'static str,
     insecure: bool,

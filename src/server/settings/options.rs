@@ -112,6 +112,8 @@ options! {
         "Node-to-node address that others are told [default: this node's address in --initial-cluster, else the bound address]" []
     initial_cluster "initial-cluster" "LLM_CONFIG_INITIAL_CLUSTER" "ID=HOST:RAFTPORT,…"
         "The founding nodes, the same list on each of them; needed until the cluster is founded" []
+    join "join" "LLM_CONFIG_JOIN" "URL[,URL…]"
+        "HTTP addresses of nodes of a running cluster: this node is no founder and waits to be added to it" []
     history_limit "history-limit" "LLM_CONFIG_HISTORY_LIMIT" "VERSIONS"
         "Versions kept of each entry; taken at founding [default: 100]" []
     auth "auth" "LLM_CONFIG_AUTH" "on|off"

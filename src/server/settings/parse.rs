@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::time::Duration;
 
-const HOST_BYTES_MAX: usize = 253;
+use crate::address::{advertised, host_port};
 
 /// An address to listen on: `IP:PORT`, or a name that this machine resolves.
 pub(super) fn listen(text: &str) -> Result<SocketAddr, String> {
@@ -22,37 +22,24 @@ pub(super) fn listen(text: &str) -> Result<SocketAddr, String> {
         .ok_or_else(|| format!("{text:?} resolves to no address; give an IP address and a port"))
 }
 
-/// An address that others connect to: a host that means the same on every machine, and a real port.
-pub(super) fn advertised(text: &str) -> Result<String, String> {
-    if text.contains("://") {
-        return Err(format!("{text:?} is a URL; give HOST:PORT alone"));
+/// `URL,URL,…`: where nodes of a running cluster serve HTTP. The scheme may be left out.
+pub(super) fn join(text: &str) -> Result<Vec<String>, String> {
+    let mut urls = Vec::new();
+    for part in text.split(',').map(str::trim) {
+        if part.starts_with("https://") {
+            return Err(format!("{part:?}: TLS is not supported here; give http://HOST:PORT"));
+        }
+        let rest = part.strip_prefix("http://").unwrap_or(part);
+        let address = advertised(rest.strip_suffix('/').unwrap_or(rest)).map_err(|_| {
+            format!("{part:?} is not the HTTP address of a node; write http://HOST:PORT,http://HOST:PORT,…")
+        })?;
+        let url = format!("http://{address}");
+        if urls.contains(&url) {
+            return Err(format!("{url} is listed twice; list each node once"));
+        }
+        urls.push(url);
     }
-    if let Ok(address) = text.parse::<SocketAddr>()
-        && address.ip().is_unspecified()
-    {
-        return Err(format!(
-            "{text:?} is no address that others can connect to; give this machine's own name or IP address"
-        ));
-    }
-    host_port(text, 1)?;
-    Ok(text.to_owned())
-}
-
-fn host_port(text: &str, port_min: u16) -> Result<(), String> {
-    let explain = || format!("{text:?} is not HOST:PORT, such as node1.example:8080 or [::1]:8080");
-    let (host, port) = text.rsplit_once(':').ok_or_else(explain)?;
-    let port: u16 = port
-        .parse()
-        .map_err(|_| format!("{text:?}: the port must be a number from {port_min} to 65535"))?;
-    if port < port_min {
-        return Err(format!("{text:?}: the port must be a number from {port_min} to 65535"));
-    }
-    let bracketed =
-        host.starts_with('[') && host.ends_with(']') && text.parse::<SocketAddr>().is_ok();
-    let named = !host.is_empty()
-        && host.len() <= HOST_BYTES_MAX
-        && host.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._".contains(&b));
-    if bracketed || named { Ok(()) } else { Err(explain()) }
+    Ok(urls)
 }
 
 /// `1=HOST:PORT,2=HOST:PORT,…`, in any order.
@@ -161,6 +148,23 @@ mod tests {
             ("1=a b:1", "HOST:PORT"),
         ] {
             let reason = members(bad).unwrap_err();
+            assert!(reason.contains(part), "{bad:?}: {reason}");
+        }
+    }
+
+    #[test]
+    fn join_lists_are_urls_of_nodes() {
+        assert_eq!(join("http://a:1/, b:2").unwrap(), ["http://a:1", "http://b:2"]);
+        for (bad, part) in [
+            ("", "HOST:PORT"),
+            ("http://a:1,", "HOST:PORT"),
+            ("a", "HOST:PORT"),
+            ("http://a:1/api", "HOST:PORT"),
+            ("http://0.0.0.0:1", "HOST:PORT"),
+            ("https://a:1", "TLS"),
+            ("a:1,http://a:1", "listed twice"),
+        ] {
+            let reason = join(bad).unwrap_err();
             assert!(reason.contains(part), "{bad:?}: {reason}");
         }
     }

@@ -45,6 +45,13 @@ fn wrong_values_are_refused_with_the_flag_and_the_way_out() {
             &["--initial-cluster", "node 1 is not in the list"],
         ),
         (&["--node-id=1", "--initial-cluster=1=a:1,2=a:1"], &["--initial-cluster", "same address"]),
+        (&["--node-id=1", "--join=a"], &["--join", "http://HOST:PORT"]),
+        (&["--node-id=1", "--join=https://a:1"], &["--join", "TLS"]),
+        (&["--node-id=1", "--join=a:1,http://a:1"], &["--join", "listed twice"]),
+        (
+            &["--node-id=1", "--join=a:1", "--initial-cluster=1=b:1"],
+            &["--join", "--initial-cluster", "exclude each other", "remove one"],
+        ),
         (&["--node-id=1", "--history-limit=0"], &["--history-limit", "from 1 to"]),
         (&["--node-id=1", "--cache-bytes=lots"], &["--cache-bytes", "64MiB"]),
         (&["--node-id=1", "--request-timeout=5"], &["--request-timeout", "5s"]),
@@ -203,6 +210,23 @@ fn what_is_printed_is_a_file_that_means_the_same() {
     let (code, second, stderr) = with_file(&first, &[]);
     assert_eq!(code, Some(0), "{stderr}");
     assert_eq!(first, second);
+}
+
+#[test]
+fn a_node_that_joins_is_printed_as_a_file_that_means_the_same() {
+    let (code, first, stderr) = serve(&["--node-id=4", "--join=a:1, http://b:2/"]);
+    assert_eq!(code, Some(0), "{stderr}");
+    assert!(first.contains("http://a:1,http://b:2"), "{first}");
+    let (code, second, stderr) = with_file(&first, &[]);
+    assert_eq!((code, second), (Some(0), first), "{stderr}");
+    // The list of founders in the file and the flag on the command line: both are named.
+    let (code, _, stderr) =
+        with_file("node-id: 4\nauth: off\ninitial-cluster: 4=a:1\n", &["--join=b:1"]);
+    assert_eq!(code, Some(2), "{stderr}");
+    assert!(
+        stderr.contains("--join") && stderr.contains("line 3, field initial-cluster"),
+        "{stderr}"
+    );
 }
 
 /// Names of the fields of a file, set or commented out as `#name: …`.

@@ -47,6 +47,7 @@ impl Alone {
             advertise_grpc: None,
             advertise_raft: None,
             initial_cluster: [(1, ports.raft.to_string())].into(),
+            join: Vec::new(),
             history_limit: 100,
             auth: false,
             insecure: false,
@@ -447,6 +448,77 @@ async fn status_health_and_reflection_answer() {
         "llmconfig.v1.ConfigService",
     ];
     assert_eq!(names, public.into());
+    alone.node.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn changes_of_the_members_have_the_codes_of_the_http_api() {
+    let alone = Alone::start().await;
+    let mut cluster = ClusterServiceClient::new(channel(alone.ports.grpc).await);
+    let node = v1::MemberAddRequest {
+        id: 2,
+        raft: "127.0.0.1:1".to_owned(),
+        http: "h:1".to_owned(),
+        grpc: "h:1".to_owned(),
+        force: false,
+    };
+    let nameless = v1::MemberAddRequest { raft: "h".to_owned(), ..node.clone() };
+    let unknown = v1::MemberPromoteRequest { id: 9, force: false };
+    let cases = [
+        (
+            cluster.member_add(nameless).await.unwrap_err(),
+            Code::InvalidArgument,
+            "INVALID_ARGUMENT",
+        ),
+        (
+            cluster.member_add(node).await.unwrap_err(),
+            Code::FailedPrecondition,
+            "MEMBERSHIP_CONFLICT",
+        ),
+        (cluster.member_promote(unknown).await.unwrap_err(), Code::NotFound, "NOT_FOUND"),
+        (
+            cluster
+                .member_demote(v1::MemberDemoteRequest { id: 1, force: true })
+                .await
+                .unwrap_err(),
+            Code::FailedPrecondition,
+            "MEMBERSHIP_CONFLICT",
+        ),
+        (
+            cluster
+                .member_remove(v1::MemberRemoveRequest { id: 1, force: true })
+                .await
+                .unwrap_err(),
+            Code::FailedPrecondition,
+            "MEMBERSHIP_CONFLICT",
+        ),
+        (
+            cluster
+                .member_replace(v1::MemberReplaceRequest { old_id: 1, new_id: 9, force: false })
+                .await
+                .unwrap_err(),
+            Code::NotFound,
+            "NOT_FOUND",
+        ),
+    ];
+    for (status, code, expected) in &cases {
+        assert_eq!((status.code(), reason(status).as_str()), (*code, *expected), "{status:?}");
+    }
+    let promoted = cluster.member_promote(v1::MemberPromoteRequest { id: 1, force: false }).await;
+    let members = promoted.unwrap().into_inner().members;
+    assert_eq!((members.len(), members[0].version.as_str()), (1, env!("CARGO_PKG_VERSION")));
+    let moved =
+        cluster.transfer_leader(v1::TransferLeaderRequest { to: Some(1), force: false }).await;
+    assert_eq!(moved.unwrap().into_inner().leader_id, Some(1));
+    let page = String::from_utf8(alone.node.service().metrics().render().unwrap()).unwrap();
+    for line in [
+        "grpc_requests_total{code=\"NOT_FOUND\",method=\"/llmconfig.v1.ClusterService/MemberPromote\"} 1",
+        "config_operations_total{operation=\"member_add\"} 2",
+        "config_errors_total{code=\"MEMBERSHIP_CONFLICT\",operation=\"member_remove\"} 1",
+        "config_operations_total{operation=\"transfer_leader\"} 1",
+    ] {
+        assert!(page.contains(line), "{line} is not in\n{page}");
+    }
     alone.node.stop().await;
 }
 

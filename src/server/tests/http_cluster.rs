@@ -13,7 +13,8 @@ use std::net::TcpListener;
 use std::time::Duration;
 
 use axum::http::Method;
-use http_support::{Api, Options, request, wait_for};
+use http_support::{Answer, Api, Options, request, wait_for};
+use llm_config_replica::Join;
 use llm_config_server::service::ServiceLimits;
 use tempfile::TempDir;
 
@@ -21,8 +22,10 @@ const ENTRY: &str = "/api/v1/configs/app/k";
 
 struct Cluster {
     nodes: Vec<Api>,
-    _folder: TempDir,
+    folder: TempDir,
 }
+
+const MEMBERS: &str = "/api/v1/cluster/members";
 
 /// Starts the first `running` of three founders.
 async fn cluster(running: usize, options: &Options) -> Cluster {
@@ -36,7 +39,7 @@ async fn cluster(running: usize, options: &Options) -> Cluster {
     for (id, listener) in (1..).zip(listeners).take(running) {
         nodes.push(Api::start(id, listener, members.clone(), folder.path(), options).await);
     }
-    Cluster { nodes, _folder: folder }
+    Cluster { nodes, folder }
 }
 
 fn impatient() -> Options {
@@ -149,4 +152,111 @@ async fn without_a_quorum_nothing_is_claimed_and_cached_reads_go_on() {
     })
     .await;
     leader.get(&format!("{ENTRY}?max_staleness_ms=1000")).await.problem(503, "STALE");
+}
+
+/// A node with an empty disk that waits to be added.
+async fn waiting(id: u64, cluster: &Cluster) -> (Api, String) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let raft = listener.local_addr().unwrap().to_string();
+    let cluster_id = cluster.nodes[0].get("/api/v1/cluster").await.json()["cluster_id"].clone();
+    let join = Join { cluster_id: cluster_id.as_str().map(str::to_owned) };
+    let options = Options { join: Some(join), ..Options::default() };
+    let node = Api::start(id, listener, BTreeMap::new(), cluster.folder.path(), &options).await;
+    let body = serde_json::json!({
+        "id": id, "raft": raft, "http": format!("127.0.0.1:{}", 8079 + id), "grpc": format!("127.0.0.1:{}", 50050 + id),
+    });
+    (node, body.to_string())
+}
+
+/// Sends a change until nothing passing stands in its way.
+async fn surely(node: &Api, method: Method, path: &str, body: &str) -> Answer {
+    let deadline = std::time::Instant::now() + http_support::PATIENCE;
+    loop {
+        let answer = node.call(request(method.clone(), path, &[], body)).await;
+        if answer.status.is_success() {
+            return answer;
+        }
+        assert!(std::time::Instant::now() < deadline, "{path}: {}", answer.text());
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn members_are_added_promoted_demoted_replaced_and_removed() {
+    let cluster = cluster(3, &Options::default()).await;
+    for node in &cluster.nodes {
+        node.until_ready().await;
+    }
+    let leads = |node: &&Api| node.service.replica().status().role.as_str() == "leader";
+    let leader = wait_for("a leader", || cluster.nodes.iter().find(leads)).await;
+    let leader_id = leader.service.replica().node_id();
+    // What is not there cannot be added, promoted or removed.
+    let (fourth, body) = waiting(4, &cluster).await;
+    let nobody = r#"{"id": 9, "raft": "127.0.0.1:1", "http": "h:1", "grpc": "h:1"}"#;
+    let refused = leader.post(MEMBERS, nobody).await.problem(409, "MEMBERSHIP_CONFLICT");
+    assert!(refused["detail"].as_str().unwrap().contains("--join"), "{refused}");
+    leader.post(&format!("{MEMBERS}/9/promote"), "").await.problem(404, "NOT_FOUND");
+    let health = fourth.get("/health").await.expect(503);
+    assert_eq!((&health["status"], &health["cluster_id"]), (&"unhealthy".into(), &().into()));
+    assert!(health["checks"]["raft"].as_str().unwrap().contains("cluster add --id 4"), "{health}");
+    let ready = fourth.get("/health/ready").await.expect(503);
+    assert!(ready["reason"].as_str().unwrap().contains("cluster add"), "{ready}");
+    fourth.post(MEMBERS, &body).await.problem(503, "NOT_READY");
+
+    // Added on a follower, twice: the second time changes nothing.
+    let follower = cluster.nodes.iter().find(|node| !std::ptr::eq(*node, leader)).unwrap();
+    for _ in 0..2 {
+        let added = surely(follower, Method::POST, MEMBERS, &body).await;
+        assert_eq!(added.status, 201);
+        assert_eq!((&added.json()["id"], &added.json()["role"]), (&4.into(), &"learner".into()));
+    }
+    fourth.until_ready().await;
+    let cluster_id = leader.get("/health").await.json()["cluster_id"].clone();
+    assert_eq!(fourth.get("/health").await.json()["cluster_id"], cluster_id);
+
+    // Promoted, demoted and promoted, each answered with what the member is then.
+    for (change, role) in [("promote", "follower"), ("demote", "learner")] {
+        let path = format!("{MEMBERS}/4/{change}");
+        let changed = surely(follower, Method::POST, &path, "{}").await;
+        assert_eq!((changed.status.as_u16(), &changed.json()["role"]), (200, &role.into()));
+    }
+
+    // It takes the place of a founder that stopped, and is the only one with a claim to it.
+    let old =
+        cluster.nodes.iter().find(|n| !std::ptr::eq(*n, leader) && !std::ptr::eq(*n, follower));
+    let old = old.unwrap();
+    let old_id = old.service.replica().node_id();
+    old.stop().await;
+    let path = format!("{MEMBERS}/{old_id}/replace");
+    let replaced = surely(follower, Method::POST, &path, r#"{"with": 4}"#).await;
+    assert_eq!((&replaced.json()["id"], &replaced.json()["role"]), (&4.into(), &"follower".into()));
+    let members = leader.get("/api/v1/cluster").await.json()["members"].clone();
+    let ids: Vec<u64> =
+        members.as_array().unwrap().iter().map(|m| m["id"].as_u64().unwrap()).collect();
+    assert!(ids.len() == 3 && !ids.contains(&old_id) && ids.contains(&4), "{members}");
+
+    // The leader can be told to go, and to give way.
+    let to = serde_json::json!({"to": 4}).to_string();
+    let moved = surely(follower, Method::POST, "/api/v1/cluster/transfer-leader", &to).await;
+    assert_eq!(moved.json(), serde_json::json!({"leader_id": 4}));
+    let path = format!("{MEMBERS}/{leader_id}");
+    assert_eq!(surely(follower, Method::DELETE, &path, "").await.status, 204);
+    fourth.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_last_voter_stays() {
+    let alone = http_support::alone().await;
+    for query in ["", "?force=true"] {
+        alone.delete(&format!("{MEMBERS}/1{query}")).await.problem(409, "MEMBERSHIP_CONFLICT");
+    }
+    let demoted = alone.post(&format!("{MEMBERS}/1/demote"), r#"{"force": true}"#).await;
+    demoted.problem(409, "MEMBERSHIP_CONFLICT");
+    let path = "/api/v1/cluster/transfer-leader";
+    alone.post(path, "").await.problem(409, "MEMBERSHIP_CONFLICT");
+    let moved = alone.post(path, r#"{"to": 1}"#).await.expect(200);
+    assert_eq!(moved["leader_id"], 1);
+    // A voter that is promoted is a voter.
+    assert_eq!(alone.post(&format!("{MEMBERS}/1/promote"), "").await.expect(200)["role"], "leader");
+    alone.put(ENTRY, r#"{"value": 1}"#).await.expect(201);
 }

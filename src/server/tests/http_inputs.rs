@@ -95,6 +95,39 @@ fn names() -> Vec<Case> {
     ]
 }
 
+fn members() -> Vec<Case> {
+    let node = |id: &str, raft: &str| {
+        format!(r#"{{"id": {id}, "raft": "{raft}", "http": "h:2", "grpc": "h:3"}}"#)
+    };
+    let members = "/api/v1/cluster/members";
+    let post = |path: &str, body: &str, field| {
+        case(Method::POST, format!("/api/v1/cluster/{path}"), body, field)
+    };
+    vec![
+        post("members", "", "body: "),
+        post("members", r#"{"id": 4, "raft": "h:1", "http": "h:2"}"#, "grpc: is required"),
+        post("members", &node("0", "h:1"), "id: "),
+        post("members", &node("-1", "h:1"), "id: "),
+        post("members", &node("4", "h"), "raft: "),
+        post("members", &node("4", "http://h:1"), "raft: "),
+        post("members", &node("4", "0.0.0.0:1"), "raft: "),
+        post("members", &node("4", "h:0"), "raft: "),
+        post("members", r#"{"id": 4, "forced": true}"#, "forced: "),
+        post("members/x/promote", "", "id: "),
+        post("members/0/promote", "", "id: "),
+        post("members/1/demote", r#"{"force": 1}"#, "force: "),
+        post("members/1/replace", "", "body: "),
+        post("members/1/replace", r#"{"with": 0}"#, "with: "),
+        post("members/1/replace", r#"{"with": 1}"#, "with: "),
+        case(Method::DELETE, format!("{members}/0"), "", "id: "),
+        case(Method::DELETE, format!("{members}/1?force=yes"), "", "force: "),
+        post("transfer-leader", r#"{"to": 0}"#, "to: "),
+        status(404, post("members/9/promote", "", "node 9 is no member")),
+        status(404, case(Method::DELETE, format!("{members}/9"), "", "node 9 is no member")),
+        status(405, get(members, "method: ")),
+    ]
+}
+
 fn parameters() -> Vec<Case> {
     vec![
         get(format!("{ENTRY}?env=moon"), "env: "),
@@ -329,9 +362,11 @@ async fn check(node: &Alone, case: &Case) {
 #[tokio::test(flavor = "multi_thread")]
 async fn bad_requests_are_refused_by_name_and_change_nothing() {
     let node = alone().await;
-    let catalogue: Vec<_> =
-        [names(), parameters(), bodies(), transactions()].into_iter().flatten().collect();
-    assert!(catalogue.len() >= 80, "{} cases", catalogue.len());
+    let catalogue: Vec<_> = [names(), members(), parameters(), bodies(), transactions()]
+        .into_iter()
+        .flatten()
+        .collect();
+    assert!(catalogue.len() >= 100, "{} cases", catalogue.len());
     for case in &catalogue {
         check(&node, case).await;
     }

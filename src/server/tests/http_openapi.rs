@@ -15,7 +15,7 @@ use http_support::{alone, request};
 use serde_json::Value;
 
 /// The contract's operations.
-const OPERATIONS: [(&str, &str); 18] = [
+const OPERATIONS: [(&str, &str); 24] = [
     ("get", "/api/v1/configs/{ns}/{key}"),
     ("put", "/api/v1/configs/{ns}/{key}"),
     ("post", "/api/v1/configs/{ns}/{key}"),
@@ -29,6 +29,12 @@ const OPERATIONS: [(&str, &str); 18] = [
     ("post", "/api/v1/txn"),
     ("get", "/api/v1/watch"),
     ("get", "/api/v1/cluster"),
+    ("post", "/api/v1/cluster/members"),
+    ("post", "/api/v1/cluster/members/{id}/promote"),
+    ("post", "/api/v1/cluster/members/{id}/demote"),
+    ("post", "/api/v1/cluster/members/{id}/replace"),
+    ("delete", "/api/v1/cluster/members/{id}"),
+    ("post", "/api/v1/cluster/transfer-leader"),
     ("post", "/api/v1/admin/compact"),
     ("get", "/health"),
     ("get", "/health/live"),
@@ -72,6 +78,7 @@ async fn every_documented_operation_has_a_route_and_takes_its_parameters_only() 
     for (method, path, operation) in operations(&served) {
         let method: Method = method.to_uppercase().parse().unwrap();
         let path = path.replace("{ns}", "app").replace("{key}", "k").replace("{version}", "1");
+        let path = path.replace("{id}", "9");
         let answer = node.send(request(method.clone(), &path, &[], "")).await;
         let status = answer.status().as_u16();
         assert_ne!(status, 405, "{method} {path}");
@@ -196,7 +203,10 @@ async fn answers_have_the_members_that_the_document_describes() {
     matches(&schemas, "Diff", &node.get(&format!("{path}/diff?from=1&to=2")).await.expect(200));
     matches(&schemas, "EntryList", &node.get("/api/v1/configs/app").await.expect(200));
     matches(&schemas, "Resolved", &node.get("/api/v1/resolve/app").await.expect(200));
-    matches(&schemas, "ClusterView", &node.get("/api/v1/cluster").await.expect(200));
+    let cluster = node.get("/api/v1/cluster").await.expect(200);
+    matches(&schemas, "ClusterView", &cluster);
+    let version = &cluster["members"][0]["version"];
+    assert!(version.as_str().is_some_and(|version| !version.is_empty()), "{cluster}");
     matches(&schemas, "CompactView", &node.post("/api/v1/admin/compact", "{}").await.expect(200));
     let txn = node
         .post("/api/v1/txn", r#"{"success": [{"op": "get", "namespace": "app", "key": "k"}]}"#)

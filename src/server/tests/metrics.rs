@@ -18,6 +18,7 @@ fn sample(role: Role) -> NodeSample {
         addresses: Advertise::default(),
         reachable: true,
         matched_index: Some(7),
+        version: "0.1.0".to_owned(),
     };
     NodeSample {
         status: Status {

@@ -1,12 +1,15 @@
 //! A node that keeps entries in memory and, if told to, loses answers: enough to write, list and read back. It keeps
 //! the promise that matters here: a write sent again with its idempotency key happens once.
 
+mod members;
+
 use std::collections::{BTreeMap, HashSet};
 use std::net::SocketAddr;
 use std::ops::Bound;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 
+use llm_config_client::v1::cluster_service_server::ClusterServiceServer;
 use llm_config_client::v1::config_service_server::{ConfigService, ConfigServiceServer};
 use llm_config_client::v1::{self, Entry};
 use tokio::net::TcpListener;
@@ -38,6 +41,7 @@ impl Store {
         let store = Self { address: listener.local_addr().unwrap(), state: Arc::default() };
         let server = tonic::transport::Server::builder()
             .add_service(ConfigServiceServer::new(store.clone()))
+            .add_service(ClusterServiceServer::new(members::Members::new()))
             .serve_with_incoming(TcpListenerStream::new(listener));
         tokio::spawn(server);
         store

@@ -56,6 +56,7 @@ struct State {
     sets: Vec<v1::SetRequest>,
     gets: Vec<v1::GetRequest>,
     watched: Vec<v1::WatchRequest>,
+    promoted: Vec<u64>,
     revision: u64,
 }
 
@@ -108,6 +109,10 @@ impl Fake {
 
     pub(crate) fn gets(&self) -> Vec<v1::GetRequest> {
         self.state.lock().unwrap().gets.clone()
+    }
+
+    pub(crate) fn promoted(&self) -> Vec<u64> {
+        self.state.lock().unwrap().promoted.clone()
     }
 
     pub(crate) fn watched(&self) -> Vec<v1::WatchRequest> {
@@ -248,5 +253,21 @@ impl v1::cluster_service_server::ClusterService for Fake {
     ) -> Result<Response<v1::StatusResponse>, Status> {
         let revision = self.state.lock().unwrap().revision;
         Ok(Response::new(v1::StatusResponse { revision, ..Default::default() }))
+    }
+
+    async fn member_promote(
+        &self,
+        request: Request<v1::MemberPromoteRequest>,
+    ) -> Result<Response<v1::MemberPromoteResponse>, Status> {
+        self.state.lock().unwrap().promoted.push(request.into_inner().id);
+        self.play(|_| v1::MemberPromoteResponse::default()).await
+    }
+
+    unscripted! {
+        member_add(MemberAddRequest) -> MemberAddResponse;
+        member_demote(MemberDemoteRequest) -> MemberDemoteResponse;
+        member_remove(MemberRemoveRequest) -> MemberRemoveResponse;
+        member_replace(MemberReplaceRequest) -> MemberReplaceResponse;
+        transfer_leader(TransferLeaderRequest) -> TransferLeaderResponse;
     }
 }

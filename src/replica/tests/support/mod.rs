@@ -1,4 +1,5 @@
 //! A cluster in this process, on ports that the operating system picked.
+#![allow(dead_code, reason = "each test binary uses its own part")]
 #![allow(clippy::unwrap_used, reason = "a test that cannot set up its cluster has failed")]
 
 use std::collections::BTreeMap;
@@ -9,7 +10,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use llm_config_domain::{Address, Change, Command, JsonValue, Operation, Set, query};
-use llm_config_replica::{Advertise, Config, Observer, Replica, StartError, Tuning};
+use llm_config_replica::{
+    Advertise, Config, Join, MemberChange, Observer, Replica, StartError, Tuning,
+};
 
 const TIMEOUT: Duration = Duration::from_secs(60);
 
@@ -61,10 +64,38 @@ struct Slot {
     listener: Option<TcpListener>,
     observer: Arc<Counting>,
     replica: Option<Replica>,
+    /// Set in a node that joins instead of founding.
+    join: Option<Join>,
+}
+
+impl Slot {
+    /// The address is kept beside the directory, so that another process can bring the same node back.
+    fn new(root: &Path, id: u64, join: Option<Join>) -> Self {
+        let kept = root.join(format!("{id}.address"));
+        let (address, listener) = match std::fs::read_to_string(&kept) {
+            Ok(address) => (address, None),
+            Err(_) => {
+                let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+                let address = listener.local_addr().unwrap().to_string();
+                std::fs::write(&kept, &address).unwrap();
+                (address, Some(listener))
+            }
+        };
+        Self {
+            dir: root.join(id.to_string()),
+            address,
+            listener,
+            observer: Arc::default(),
+            replica: None,
+            join,
+        }
+    }
 }
 
 pub struct Cluster {
-    root: tempfile::TempDir,
+    root: PathBuf,
+    /// Deletes the folder at the end, unless it is somebody else's.
+    owned: Option<tempfile::TempDir>,
     slots: BTreeMap<u64, Slot>,
 }
 
@@ -72,20 +103,46 @@ impl Cluster {
     /// Addresses and directories of a cluster; nothing runs yet.
     pub fn prepare(nodes: u64) -> Self {
         let root = tempfile::tempdir().unwrap();
-        let slots = (1..=nodes)
-            .map(|id| {
-                let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-                let slot = Slot {
-                    dir: root.path().join(id.to_string()),
-                    address: listener.local_addr().unwrap().to_string(),
-                    listener: Some(listener),
-                    observer: Arc::default(),
-                    replica: None,
-                };
-                (id, slot)
-            })
-            .collect();
-        Self { root, slots }
+        let mut cluster = Self::prepare_in(root.path(), nodes);
+        cluster.owned = Some(root);
+        cluster
+    }
+
+    /// The same in a folder that outlives this process.
+    pub fn prepare_in(root: &Path, nodes: u64) -> Self {
+        let slots = (1..=nodes).map(|id| (id, Slot::new(root, id, None))).collect();
+        Self { root: root.to_owned(), owned: None, slots }
+    }
+
+    /// A place for a node that joins later.
+    pub fn prepare_joiner(&mut self, id: u64, cluster_id: Option<String>) {
+        let slot = Slot::new(&self.root, id, Some(Join { cluster_id }));
+        assert!(self.slots.insert(id, slot).is_none(), "node {id} has its place already");
+    }
+
+    /// Starts a node that waits to join.
+    pub async fn start_joiner(&mut self, id: u64) {
+        self.prepare_joiner(id, None);
+        self.start_node(id).await.unwrap();
+    }
+
+    /// Forgets a node that has gone for good.
+    pub async fn forget(&mut self, id: u64) {
+        self.stop_node(id).await;
+        self.slots.remove(&id);
+    }
+
+    /// What adds a node.
+    pub fn add(&self, id: u64) -> MemberChange {
+        MemberChange::Add { id, addresses: self.advertise(id) }
+    }
+
+    pub fn advertise(&self, id: u64) -> Advertise {
+        Advertise {
+            http: format!("127.0.0.1:{}", 10_000 + id),
+            grpc: format!("127.0.0.1:{}", 20_000 + id),
+            raft: self.slots[&id].address.clone(),
+        }
     }
 
     /// A cluster in which every node is ready.
@@ -104,8 +161,12 @@ impl Cluster {
     }
 
     pub async fn start_node_on(&mut self, id: u64, dir: &Path) -> Result<(), StartError> {
-        let initial_cluster =
-            self.slots.iter().map(|(id, slot)| (*id, slot.address.clone())).collect();
+        let founders = self.slots.iter().filter(|(_, slot)| slot.join.is_none());
+        let initial_cluster = match self.slots[&id].join {
+            None => founders.map(|(id, slot)| (*id, slot.address.clone())).collect(),
+            Some(_) => BTreeMap::new(),
+        };
+        let advertise = self.advertise(id);
         let slot = self.slots.get_mut(&id).unwrap();
         let raft_listener = match slot.listener.take() {
             Some(listener) => listener,
@@ -115,12 +176,9 @@ impl Cluster {
             node_id: id,
             data_dir: dir.to_owned(),
             raft_listener,
-            advertise: Advertise {
-                http: format!("127.0.0.1:{}", 10_000 + id),
-                grpc: format!("127.0.0.1:{}", 20_000 + id),
-                raft: slot.address.clone(),
-            },
+            advertise,
             initial_cluster,
+            join: slot.join.clone(),
             history_limit: 100,
             version: "test".into(),
             tuning: Tuning {
@@ -153,7 +211,9 @@ impl Cluster {
         for id in ids {
             self.stop_node(id).await;
         }
-        self.root.close().unwrap();
+        if let Some(root) = self.owned {
+            root.close().unwrap();
+        }
     }
 
     pub fn wipe(&self, id: u64) {
@@ -174,6 +234,10 @@ impl Cluster {
 
     pub fn node(&self, id: u64) -> &Replica {
         self.slots[&id].replica.as_ref().unwrap()
+    }
+
+    pub fn runs(&self, id: u64) -> bool {
+        self.slots[&id].replica.is_some()
     }
 
     pub fn running(&self) -> impl Iterator<Item = &Replica> {

@@ -13,7 +13,7 @@ use axum::body::Body;
 use axum::http::{HeaderMap, Method, Request, StatusCode};
 use axum::response::Response;
 use http_body_util::BodyExt;
-use llm_config_replica::{Advertise, Config, Replica, Tuning};
+use llm_config_replica::{Advertise, Config, Join, Replica, Tuning};
 use llm_config_server::http::{AppState, router};
 use llm_config_server::metrics::Metrics;
 use llm_config_server::service::{Service, ServiceLimits, Shared, SharedLimits};
@@ -30,6 +30,8 @@ pub struct Options {
     pub service: ServiceLimits,
     pub shared: SharedLimits,
     pub tuning: Tuning,
+    /// Set for a node that founds nothing.
+    pub join: Option<Join>,
 }
 
 impl Default for Options {
@@ -42,6 +44,7 @@ impl Default for Options {
             service,
             shared: SharedLimits::default(),
             tuning: Tuning::default(),
+            join: None,
         }
     }
 }
@@ -80,6 +83,7 @@ impl Api {
             raft_listener: listener,
             advertise,
             initial_cluster: cluster,
+            join: options.join.clone(),
             history_limit: options.history_limit,
             version: "test".into(),
             tuning: options.tuning.clone(),

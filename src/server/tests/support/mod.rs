@@ -95,6 +95,10 @@ pub struct Node {
     pub ports: Ports,
     pub data_dir: PathBuf,
     pub initial_cluster: String,
+    /// Where a node that founds nothing asks for its cluster; empty on a founder.
+    pub join: String,
+    /// Environment variables of the next start.
+    pub env: Vec<(&'static str, String)>,
     log: PathBuf,
     child: Option<Child>,
 }
@@ -107,6 +111,8 @@ impl Node {
             ports,
             data_dir,
             initial_cluster,
+            join: String::new(),
+            env: Vec::new(),
             log: folder.join(format!("node-{id}.log")),
             child: None,
         }
@@ -117,9 +123,22 @@ impl Node {
         command
             .args(["serve", "--auth=off", &format!("--node-id={}", self.id)])
             .arg(format!("--data-dir={}", self.data_dir.display()))
-            .arg(format!("--initial-cluster={}", self.initial_cluster))
-            .args(self.ports.args());
+            .args(self.ports.args())
+            .envs(self.env.iter().map(|(name, value)| (name, value)));
+        match self.join.as_str() {
+            "" => command.arg(format!("--initial-cluster={}", self.initial_cluster)),
+            join => command.arg(format!("--join={join}")),
+        };
         command
+    }
+
+    /// A node with an empty disk and a number of its own that looks for its cluster at these addresses.
+    pub fn joining(id: u64, folder: &Path, cluster: &[Node]) -> Self {
+        let urls: Vec<_> =
+            cluster.iter().map(|node| format!("http://{}", node.ports.http)).collect();
+        let mut node = Self::new(id, Ports::free(own_ip()), folder, String::new());
+        node.join = urls.join(",");
+        node
     }
 
     pub fn start(&mut self) {
@@ -169,6 +188,12 @@ impl Node {
 
     pub fn log(&self) -> String {
         std::fs::read_to_string(&self.log).unwrap_or_default()
+    }
+
+    /// What the node itself says about a member: `role`, `reachable`, …; `None` when it knows no such member.
+    pub fn member(&self, id: u64) -> Option<Value> {
+        let members = self.cluster()?["members"].clone();
+        members.as_array()?.iter().find(|member| member["id"] == id).cloned()
     }
 
     pub fn get(&self, path: &str) -> Option<Reply> {

@@ -1,0 +1,137 @@
+//! How a leader that stops gives up its place: to the voter that has most of the log and answered lately, and waiting
+//! until that one leads, so that writes wait for a round trip instead of an election.
+//!
+//! From the moment the Raft core is asked to transfer it takes no new entry; a write that arrives then is certainly not
+//! appended, and whoever passed it on tries again at the next leader (`propose`). What was appended before is part of
+//! the log that the next leader must have, so it is committed and answered.
+
+use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
+
+use openraft::async_runtime::watch::WatchReceiver as _;
+use openraft::{Instant as _, ServerState};
+
+use crate::node::Node;
+
+/// Longest time that a node spends on handing over before it stops regardless.
+pub(crate) const HAND_OVER_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long writes that other nodes passed on may take to be answered once another node leads.
+const FINISH_TIMEOUT: Duration = Duration::from_secs(2);
+/// Entries that a voter may lack when it is asked to lead: it gets them within its election timeout.
+const LAG_MAX: u64 = 1_000;
+const POLL: Duration = Duration::from_millis(5);
+
+/// Hands over when this node leads and another voter can. Tries one voter after the other until the deadline.
+pub(crate) async fn hand_over(node: &Node, deadline: Instant) {
+    let mut refused = BTreeSet::new();
+    while leads(node) {
+        let Some(target) = candidate(node, &refused, deadline).await else {
+            let alone =
+                node.raft.metrics().borrow_watched().membership_config.voter_ids().count() < 2;
+            if !alone {
+                tracing::warn!("no other voter answers: leadership is not handed over");
+            }
+            return;
+        };
+        tracing::info!(target, "handing over leadership");
+        if node.raft.trigger().transfer_leader(target).await.is_err() {
+            // The core has ended; why is told elsewhere.
+            return;
+        }
+        let limit = deadline.min(Instant::now() + node.local.tuning.election_timeout_max);
+        match other_leader(node, limit).await {
+            Some(leader) => tracing::info!(leader, "leadership was handed over"),
+            None if Instant::now() >= deadline => {
+                tracing::warn!("leadership was not taken over in time; the others elect a leader");
+                return;
+            }
+            None => {
+                refused.insert(target);
+            }
+        }
+    }
+}
+
+/// Makes `target` the leader; false when it did not take over in time.
+pub(crate) async fn give_to(node: &Node, target: u64, deadline: Instant) -> bool {
+    tracing::info!(target, "handing over leadership");
+    if node.raft.trigger().transfer_leader(target).await.is_err() {
+        return false;
+    }
+    let limit = deadline.min(Instant::now() + node.local.tuning.election_timeout_max * 2);
+    other_leader(node, limit).await == Some(target)
+}
+
+/// Waits until the writes that other nodes passed on to this one are answered.
+pub(crate) async fn finish_writes(node: &Node) {
+    let limit = Instant::now() + FINISH_TIMEOUT;
+    let idle = || node.slots.available_permits() >= node.local.tuning.proposals_in_flight_max;
+    while !idle() && Instant::now() < limit {
+        tokio::time::sleep(POLL).await;
+    }
+}
+
+pub(crate) fn leads(node: &Node) -> bool {
+    node.raft.metrics().borrow_watched().state == ServerState::Leader
+}
+
+/// The leader, once it is another node.
+async fn other_leader(node: &Node, limit: Instant) -> Option<u64> {
+    let own = node.local.node_id();
+    loop {
+        if let Some((leader, _)) = node.leader().filter(|(id, _)| *id != own) {
+            return Some(leader);
+        }
+        if Instant::now() >= limit {
+            return None;
+        }
+        node.wait_for_leader(Some(own), limit).await;
+    }
+}
+
+/// The best voter to lead next. One that lags gets a moment to catch up, because it could not win before.
+async fn candidate(node: &Node, refused: &BTreeSet<u64>, deadline: Instant) -> Option<u64> {
+    let patience = deadline.min(Instant::now() + node.local.tuning.election_timeout_max);
+    loop {
+        let best = best_voter(node, refused)?;
+        if best.lag <= LAG_MAX || Instant::now() >= patience {
+            return Some(best.id);
+        }
+        tokio::time::sleep(POLL).await;
+    }
+}
+
+/// Ordered by what makes a good leader.
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Standing {
+    /// It answered so lately that it is up.
+    recent: bool,
+    matched: Option<u64>,
+}
+
+struct Best {
+    id: u64,
+    lag: u64,
+}
+
+/// Among the other voters that answered within the lease; none when no one did.
+fn best_voter(node: &Node, refused: &BTreeSet<u64>) -> Option<Best> {
+    let metrics = node.raft.metrics();
+    let metrics = metrics.borrow_watched();
+    let own = node.local.node_id();
+    let tuning = &node.local.tuning;
+    let last = metrics.last_log_index.unwrap_or_default();
+    let (replication, acked) = (metrics.replication.as_ref()?, metrics.heartbeat.as_ref()?);
+    metrics
+        .membership_config
+        .voter_ids()
+        .filter(|id| *id != own && !refused.contains(id))
+        .filter_map(|id| {
+            let age = acked.get(&id).copied().flatten()?.elapsed();
+            let matched = replication.get(&id)?.map(|id| id.index);
+            let standing = Standing { recent: age <= tuning.election_timeout_min, matched };
+            (age <= tuning.election_timeout_max * 2).then_some((standing, id))
+        })
+        .max()
+        .map(|(standing, id)| Best { id, lag: last.saturating_sub(standing.matched.unwrap_or(0)) })
+}
