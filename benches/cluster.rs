@@ -11,11 +11,12 @@ use anyhow::{Context as _, bail};
 use llm_config_client::{Client, Options, v1};
 use tempfile::TempDir;
 
-use crate::servers::Servers;
+use crate::servers::{self, Servers};
 
 const NODES: usize = 3;
 const START_TIMEOUT: Duration = Duration::from_secs(60);
 const PROBE_TIMEOUT: Duration = Duration::from_secs(1);
+const POLL: Duration = Duration::from_millis(10);
 const LOG_TAIL_LINES: usize = 15;
 
 /// A running cluster.
@@ -27,13 +28,16 @@ pub struct Cluster {
 
 #[derive(Debug)]
 struct Node {
+    server: PathBuf,
+    id: usize,
+    founders: String,
     process: Child,
-    grpc: SocketAddr,
-    metrics: SocketAddr,
+    ports: Ports,
     log: PathBuf,
 }
 
 /// The listeners of one node.
+#[derive(Debug, Clone, Copy)]
 struct Ports {
     http: SocketAddr,
     metrics: SocketAddr,
@@ -54,7 +58,7 @@ impl Cluster {
             (1..).zip(&ports).map(|(id, ports)| format!("{id}={}", ports.raft)).collect();
         let mut cluster = Self { nodes: Vec::with_capacity(NODES), dir };
         for (id, ports) in (1..).zip(ports) {
-            let node = Node::start(server, cluster.dir.path(), id, &ports, &founders.join(","))?;
+            let node = Node::start(server, cluster.dir.path(), id, ports, &founders.join(","))?;
             cluster.nodes.push(node);
         }
         cluster.serving().await?;
@@ -64,7 +68,44 @@ impl Cluster {
     /// Client gRPC addresses.
     #[must_use]
     pub fn endpoints(&self) -> Vec<String> {
-        self.nodes.iter().map(|node| node.grpc.to_string()).collect()
+        self.nodes.iter().map(|node| node.ports.grpc.to_string()).collect()
+    }
+
+    /// How many nodes there are.
+    #[must_use]
+    pub fn size(&self) -> usize {
+        self.nodes.len()
+    }
+
+    /// Asks a node to stop, waits until its process has ended, starts it again, and waits until it is ready.
+    ///
+    /// # Errors
+    /// When it does not end with code 0 or is not ready in time, with the end of its log.
+    pub async fn restart(&mut self, node: usize) -> anyhow::Result<()> {
+        let node = self.nodes.get_mut(node).context("no such node")?;
+        let deadline = Instant::now() + START_TIMEOUT;
+        let kill = format!("kill -TERM {}", node.process.id());
+        anyhow::ensure!(Command::new("sh").args(["-c", &kill]).status()?.success(), "{kill}");
+        let status = loop {
+            match node.process.try_wait()? {
+                Some(status) => break status,
+                None if Instant::now() >= deadline => bail!("a server does not stop"),
+                None => tokio::time::sleep(POLL).await,
+            }
+        };
+        if !status.success() {
+            bail!("a server stopped with {status}; its log ends with:\n{}", tail(&node.log));
+        }
+        node.process = spawn(&node.server, self.dir.path(), node.id, node.ports, &node.founders)?;
+        let http = node.ports.http.to_string();
+        while let Err(error) = servers::fetch(&http, "/health/ready").await {
+            if let Some(status) = node.process.try_wait()? {
+                bail!("a server stopped ({status}); its log ends with:\n{}", tail(&node.log));
+            }
+            anyhow::ensure!(Instant::now() < deadline, "a server does not come back: {error:#}");
+            tokio::time::sleep(POLL).await;
+        }
+        Ok(())
     }
 
     /// Where to read what the cluster costs.
@@ -76,7 +117,7 @@ impl Cluster {
                 .iter()
                 .filter_map(|node| i32::try_from(node.process.id()).ok())
                 .collect(),
-            metrics: self.nodes.iter().map(|node| node.metrics.to_string()).collect(),
+            metrics: self.nodes.iter().map(|node| node.ports.metrics.to_string()).collect(),
         }
     }
 
@@ -116,30 +157,49 @@ impl Node {
     fn start(
         server: &Path,
         dir: &Path,
-        id: u64,
-        ports: &Ports,
+        id: usize,
+        ports: Ports,
         founders: &str,
     ) -> anyhow::Result<Self> {
-        let log = dir.join(format!("node-{id}.log"));
-        let output = File::create(&log)?;
-        let process = Command::new(server)
-            .arg("serve")
-            .args(["--node-id", &id.to_string()])
-            .arg("--data-dir")
-            .arg(dir.join(format!("node-{id}")))
-            .args(["--http-addr", &ports.http.to_string()])
-            .args(["--metrics-addr", &ports.metrics.to_string()])
-            .args(["--grpc-addr", &ports.grpc.to_string()])
-            .args(["--raft-addr", &ports.raft.to_string()])
-            .args(["--initial-cluster", founders])
-            .args(["--auth", "off"])
-            .stdin(Stdio::null())
-            .stdout(output.try_clone()?)
-            .stderr(output)
-            .spawn()
-            .with_context(|| format!("cannot start {}", server.display()))?;
-        Ok(Self { process, grpc: ports.grpc, metrics: ports.metrics, log })
+        Ok(Self {
+            server: server.to_owned(),
+            id,
+            founders: founders.to_owned(),
+            process: spawn(server, dir, id, ports, founders)?,
+            ports,
+            log: log_of(dir, id),
+        })
     }
+}
+
+fn log_of(dir: &Path, id: usize) -> PathBuf {
+    dir.join(format!("node-{id}.log"))
+}
+
+fn spawn(
+    server: &Path,
+    dir: &Path,
+    id: usize,
+    ports: Ports,
+    founders: &str,
+) -> anyhow::Result<Child> {
+    let output = File::options().create(true).append(true).open(log_of(dir, id))?;
+    Command::new(server)
+        .arg("serve")
+        .args(["--node-id", &id.to_string()])
+        .arg("--data-dir")
+        .arg(dir.join(format!("node-{id}")))
+        .args(["--http-addr", &ports.http.to_string()])
+        .args(["--metrics-addr", &ports.metrics.to_string()])
+        .args(["--grpc-addr", &ports.grpc.to_string()])
+        .args(["--raft-addr", &ports.raft.to_string()])
+        .args(["--initial-cluster", founders])
+        .args(["--auth", "off"])
+        .stdin(Stdio::null())
+        .stdout(output.try_clone()?)
+        .stderr(output)
+        .spawn()
+        .with_context(|| format!("cannot start {}", server.display()))
 }
 
 impl Drop for Node {

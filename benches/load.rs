@@ -8,6 +8,7 @@ use clap::Parser;
 use llm_config_benches::cluster::Cluster;
 use llm_config_benches::drive::{self, Outcome, Plan, Target, Work};
 use llm_config_benches::report;
+use llm_config_benches::rolling;
 use llm_config_benches::servers::Servers;
 use llm_config_client::Client;
 
@@ -56,6 +57,10 @@ struct Args {
     /// Where that cluster's temporary data directory is made [default: the system's].
     #[arg(long, value_name = "DIR", requires = "server_bin")]
     data_dir: Option<PathBuf>,
+    /// Instead: restart every node of that cluster in turn under a constant load of writes, this many times, and show how
+    /// long a write waited at most.
+    #[arg(long, value_name = "ROUNDS", requires = "server_bin", value_parser = positive)]
+    rolling: Option<usize>,
 }
 
 fn positive(text: &str) -> Result<usize, String> {
@@ -96,7 +101,10 @@ async fn measure_running(args: &Args) -> anyhow::Result<()> {
 
 async fn measure_own(args: &Args, server: &Path) -> anyhow::Result<()> {
     let parent = args.data_dir.clone().unwrap_or_else(std::env::temp_dir);
-    let cluster = Cluster::start(server, &parent).await?;
+    let mut cluster = Cluster::start(server, &parent).await?;
+    if let Some(rounds) = args.rolling {
+        return measure_rolling(args, &mut cluster, rounds).await;
+    }
     let (endpoints, servers) = (cluster.endpoints(), cluster.servers());
     let version = Client::connect(&endpoints)?.status().await?.version;
     drive::preload(&endpoints, args.keys, args.value_bytes).await?;
@@ -117,6 +125,25 @@ async fn measure_own(args: &Args, server: &Path) -> anyhow::Result<()> {
     ] {
         one_run(&args.plan(endpoints.clone(), work, target, clients), &servers).await?;
     }
+    Ok(())
+}
+
+/// The row on stdout, and under it the same as JSON.
+async fn measure_rolling(args: &Args, cluster: &mut Cluster, rounds: usize) -> anyhow::Result<()> {
+    println!(
+        "Three nodes on loopback, {} cores shared with the load, data on {}, closed loop over gRPC.\n",
+        std::thread::available_parallelism()?,
+        cluster.file_system(),
+    );
+    let plan = rolling::Plan { clients: args.clients, value_bytes: args.value_bytes, rounds };
+    let outcome = rolling::run(cluster, plan).await?;
+    println!("{}", report::ROLLING_HEAD);
+    println!("{}\n", report::rolling_row(plan, &outcome));
+    println!("{}", report::rolling_json(plan, &outcome));
+    if let Some(error) = &outcome.first_error {
+        eprintln!("first error: {error}");
+    }
+    anyhow::ensure!(outcome.lost == 0, "{} acknowledged writes were lost", outcome.lost);
     Ok(())
 }
 
@@ -169,6 +196,8 @@ mod tests {
     fn both_modes_parse_and_do_not_mix() {
         assert!(parse("--endpoints a:1,b:2 --work read-cached --target leader --pids 1,2").is_ok());
         assert!(parse("--server-bin x --clients 8 --seconds 1").is_ok());
+        assert!(parse("--server-bin x --rolling 2").is_ok());
+        assert!(parse("--endpoints a:1 --rolling 2").is_err());
         assert!(parse("").is_err());
         assert!(parse("--server-bin x --endpoints a:1").is_err());
         assert!(parse("--endpoints a:1 --clients 0").is_err());

@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 use crate::drive::{Outcome, Plan, Target, Work};
+use crate::rolling;
 
 /// The table's head.
 pub const HEAD: &str = "| work | ops/s | p50 ms | p99 ms | p99.9 ms | server CPU µs/op | entries/fsync | errors |\n\
@@ -27,6 +28,61 @@ pub fn row(plan: &Plan, outcome: &Outcome) -> String {
         number(outcome.cost.entries_per_fsync, 1),
         outcome.errors,
     )
+}
+
+/// The head of the table of a rolling restart.
+pub const ROLLING_HEAD: &str = "| rolling restart | writes/s | p50 ms | p99 ms | p99.9 ms | longest ms | errors | lost |\n\
+     |---|--:|--:|--:|--:|--:|--:|--:|";
+
+/// The row of a rolling restart.
+#[must_use]
+pub fn rolling_row(plan: rolling::Plan, outcome: &rolling::Outcome) -> String {
+    let quantile = |q| millis(outcome.waits.quantile(q));
+    format!(
+        "| {} restarts, {} clients, {} B | {:.0} | {} | {} | {} | {} | {} | {} |",
+        outcome.restarts,
+        plan.clients,
+        plan.value_bytes,
+        rate(outcome),
+        quantile(0.5),
+        quantile(0.99),
+        quantile(0.999),
+        millis(Some(outcome.longest)),
+        outcome.errors,
+        outcome.lost,
+    )
+}
+
+/// The same for programs: one line of JSON.
+#[must_use]
+pub fn rolling_json(plan: rolling::Plan, outcome: &rolling::Outcome) -> String {
+    let quantile = |q| {
+        outcome
+            .waits
+            .quantile(q)
+            .map_or_else(|| "null".to_owned(), |wait| number(Some(wait.as_secs_f64() * 1e3), 2))
+    };
+    format!(
+        "{{\"restarts\":{},\"clients\":{},\"value_bytes\":{},\"writes\":{},\"writes_per_second\":{:.0},\"p50_ms\":{},\
+         \"p99_ms\":{},\"p999_ms\":{},\"longest_ms\":{:.2},\"errors\":{},\"lost\":{}}}",
+        outcome.restarts,
+        plan.clients,
+        plan.value_bytes,
+        outcome.waits.total(),
+        rate(outcome),
+        quantile(0.5),
+        quantile(0.99),
+        quantile(0.999),
+        outcome.longest.as_secs_f64() * 1e3,
+        outcome.errors,
+        outcome.lost,
+    )
+}
+
+fn rate(outcome: &rolling::Outcome) -> f64 {
+    #[allow(clippy::cast_precision_loss, reason = "operations of one run are far below 2^52")]
+    let writes = outcome.waits.total() as f64;
+    writes / outcome.elapsed.as_secs_f64().max(f64::MIN_POSITIVE)
 }
 
 fn name(plan: &Plan) -> String {
@@ -62,6 +118,27 @@ mod tests {
     use super::*;
     use crate::histogram::Histogram;
     use crate::servers::Cost;
+
+    #[test]
+    fn a_rolling_restart_is_a_row_and_a_line_of_json() {
+        let plan = rolling::Plan { clients: 8, value_bytes: 256, rounds: 1 };
+        let mut outcome = rolling::Outcome { restarts: 3, ..Default::default() };
+        assert!(rolling_json(plan, &outcome).contains("\"p999_ms\":null"));
+        for _ in 0..100 {
+            outcome.waits.record(Duration::from_micros(100));
+        }
+        outcome.longest = Duration::from_millis(40);
+        outcome.elapsed = Duration::from_secs(10);
+        assert_eq!(
+            rolling_row(plan, &outcome),
+            "| 3 restarts, 8 clients, 256 B | 10 | 0.10 | 0.10 | 0.10 | 40.00 | 0 | 0 |"
+        );
+        assert_eq!(
+            rolling_json(plan, &outcome),
+            "{\"restarts\":3,\"clients\":8,\"value_bytes\":256,\"writes\":100,\"writes_per_second\":10,\"p50_ms\":0.10,\
+             \"p99_ms\":0.10,\"p999_ms\":0.10,\"longest_ms\":40.00,\"errors\":0,\"lost\":0}"
+        );
+    }
 
     #[test]
     fn a_row_says_what_was_run_and_what_it_gave() {

@@ -55,10 +55,7 @@ impl Servers {
         }
         let mut log = Log { entries: 0.0, fsyncs: 0.0 };
         for address in &self.metrics {
-            let text = tokio::time::timeout(SCRAPE_TIMEOUT, scrape(address))
-                .await
-                .with_context(|| format!("{address} does not answer"))?
-                .with_context(|| format!("cannot read http://{address}/metrics"))?;
+            let text = fetch(address, "/metrics").await?;
             let value =
                 |name| sum(&text, name).with_context(|| format!("{address} has no metric {name}"));
             log.entries += value(ENTRIES)?;
@@ -98,10 +95,18 @@ fn cpu_us(pids: &[i32]) -> anyhow::Result<Option<f64>> {
     Ok(Some(ticks as f64 * 1e6 / procfs::ticks_per_second() as f64))
 }
 
+/// The body of a page that answers 200.
+pub(crate) async fn fetch(address: &str, path: &str) -> anyhow::Result<String> {
+    tokio::time::timeout(SCRAPE_TIMEOUT, scrape(address, path))
+        .await
+        .with_context(|| format!("{address} does not answer"))?
+        .with_context(|| format!("cannot read http://{address}{path}"))
+}
+
 /// HTTP/1.0, so that the body comes in one piece and ends with the connection.
-async fn scrape(address: &str) -> anyhow::Result<String> {
+async fn scrape(address: &str, path: &str) -> anyhow::Result<String> {
     let mut stream = TcpStream::connect(address).await?;
-    let request = format!("GET /metrics HTTP/1.0\r\nHost: {address}\r\nConnection: close\r\n\r\n");
+    let request = format!("GET {path} HTTP/1.0\r\nHost: {address}\r\nConnection: close\r\n\r\n");
     stream.write_all(request.as_bytes()).await?;
     let mut answer = Vec::new();
     stream.take(SCRAPE_BYTES_MAX).read_to_end(&mut answer).await?;

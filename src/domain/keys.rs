@@ -38,8 +38,8 @@ pub(crate) fn table(key: &[u8]) -> Option<&'static str> {
         REQUEST_EXPIRY => "request expiry",
         NODES => "nodes",
         META => "meta",
-        DOMAIN_FIRST.. => "unknown",
-        _ => return None,
+        other if other < DOMAIN_FIRST => return None,
+        _ => "unknown",
     })
 }
 

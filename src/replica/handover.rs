@@ -19,6 +19,8 @@ pub(crate) const HAND_OVER_TIMEOUT: Duration = Duration::from_secs(5);
 const FINISH_TIMEOUT: Duration = Duration::from_secs(2);
 /// Entries that a voter may lack when it is asked to lead: it gets them within its election timeout.
 const LAG_MAX: u64 = 1_000;
+/// Entries that make no difference: under load, every voter lacks what is on its way.
+const LAG_EQUAL: u64 = 100;
 const POLL: Duration = Duration::from_millis(5);
 
 /// Hands over when this node leads and another voter can. Tries one voter after the other until the deadline.
@@ -40,7 +42,10 @@ pub(crate) async fn hand_over(node: &Node, deadline: Instant) {
         }
         let limit = deadline.min(Instant::now() + node.local.tuning.election_timeout_max);
         match other_leader(node, limit).await {
-            Some(leader) => tracing::info!(leader, "leadership was handed over"),
+            Some(leader) => {
+                let term = node.raft.metrics().borrow_watched().current_term;
+                tracing::info!(leader, term, "leadership was handed over");
+            }
             None if Instant::now() >= deadline => {
                 tracing::warn!("leadership was not taken over in time; the others elect a leader");
                 return;
@@ -102,16 +107,25 @@ async fn candidate(node: &Node, refused: &BTreeSet<u64>, deadline: Instant) -> O
 }
 
 /// Ordered by what makes a good leader.
-#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct Standing {
     /// It answered so lately that it is up.
     recent: bool,
-    matched: Option<u64>,
+    /// Up to here it has the log; whoever lacks only the last few is as good as whoever lacks none.
+    matched: u64,
+    /// Among equals, leadership goes round: to the next lower id, and from the lowest to the highest.
+    turn: (bool, u64),
 }
 
 struct Best {
     id: u64,
     lag: u64,
+}
+
+impl Standing {
+    fn new(own: u64, id: u64, last: u64, matched: u64, recent: bool) -> Self {
+        Self { recent, matched: matched.min(last.saturating_sub(LAG_EQUAL)), turn: (id < own, id) }
+    }
 }
 
 /// Among the other voters that answered within the lease; none when no one did.
@@ -128,10 +142,39 @@ fn best_voter(node: &Node, refused: &BTreeSet<u64>) -> Option<Best> {
         .filter(|id| *id != own && !refused.contains(id))
         .filter_map(|id| {
             let age = acked.get(&id).copied().flatten()?.elapsed();
-            let matched = replication.get(&id)?.map(|id| id.index);
-            let standing = Standing { recent: age <= tuning.election_timeout_min, matched };
-            (age <= tuning.election_timeout_max * 2).then_some((standing, id))
+            let matched = replication.get(&id)?.map_or(0, |id| id.index);
+            let standing =
+                Standing::new(own, id, last, matched, age <= tuning.election_timeout_min);
+            let best = Best { id, lag: last.saturating_sub(matched) };
+            (age <= tuning.election_timeout_max * 2).then_some((standing, best))
         })
-        .max()
-        .map(|(standing, id)| Best { id, lag: last.saturating_sub(standing.matched.unwrap_or(0)) })
+        .max_by_key(|(standing, _)| *standing)
+        .map(|(_, best)| best)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn chosen(own: u64, others: &[(u64, u64, bool)]) -> Option<u64> {
+        let last = 10_000;
+        let standing = |(id, matched, recent): &(u64, u64, bool)| {
+            (Standing::new(own, *id, last, *matched, *recent), *id)
+        };
+        others.iter().map(standing).max().map(|(_, id)| id)
+    }
+
+    #[test]
+    fn who_answered_lately_and_has_most_of_the_log_is_chosen() {
+        assert_eq!(chosen(1, &[(2, 9_000, true), (3, 5_000, true)]), Some(2));
+        assert_eq!(chosen(1, &[(2, 9_000, false), (3, 5_000, true)]), Some(3));
+        assert_eq!(chosen(1, &[]), None);
+    }
+
+    #[test]
+    fn among_equals_leadership_goes_round() {
+        assert_eq!(chosen(3, &[(1, 10_000, true), (2, 9_990, true)]), Some(2));
+        assert_eq!(chosen(2, &[(1, 9_990, true), (3, 10_000, true)]), Some(1));
+        assert_eq!(chosen(1, &[(2, 10_000, true), (3, 10_000, true)]), Some(3));
+    }
 }

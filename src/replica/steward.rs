@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use llm_config_domain::{Applied, Command, Found, Node as Registration, Operation, Rejection};
 use openraft::async_runtime::watch::WatchReceiver as _;
+use openraft::errors::Fatal;
 use tokio::sync::watch;
 use uuid::Uuid;
 
@@ -66,6 +67,10 @@ impl Steward {
         let mut metrics = self.node.raft.metrics();
         loop {
             let state = metrics.borrow_watched().running_state.clone();
+            if let Err(Fatal::Stopped) = state {
+                // This node ends its core itself when it stops.
+                break;
+            }
             if let Err(error) = state {
                 let local = &self.node.local;
                 local.fail(match local.state.newer() {

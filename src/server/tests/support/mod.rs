@@ -313,13 +313,25 @@ impl Reply {
 
 /// One request on a connection of its own; `None` when the node cannot be reached or does not finish its answer.
 pub fn http(address: SocketAddr, method: &str, path: &str, body: Option<&str>) -> Option<Reply> {
+    http_with(address, method, path, &[], body)
+}
+
+/// The same with further header lines.
+pub fn http_with(
+    address: SocketAddr,
+    method: &str,
+    path: &str,
+    headers: &[&str],
+    body: Option<&str>,
+) -> Option<Reply> {
     let mut stream = TcpStream::connect_timeout(&address, Duration::from_secs(5)).ok()?;
     stream.set_read_timeout(Some(Duration::from_secs(15))).ok()?;
     stream.set_write_timeout(Some(Duration::from_secs(15))).ok()?;
     let body = body.unwrap_or_default();
+    let headers: String = headers.iter().map(|line| format!("{line}\r\n")).collect();
     let request = format!(
         "{method} {path} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\ncontent-type: application/json\r\n\
-         content-length: {}\r\n\r\n{body}",
+         {headers}content-length: {}\r\n\r\n{body}",
         body.len()
     );
     stream.write_all(request.as_bytes()).ok()?;
