@@ -2,8 +2,12 @@
 
 use std::path::PathBuf;
 
-const FILES: [&str; 3] =
-    ["llmconfig/v1/config.proto", "llmconfig/v1/cluster.proto", "llmconfig/internal/v1/raft.proto"];
+const FILES: [&str; 4] = [
+    "llmconfig/v1/config.proto",
+    "llmconfig/v1/cluster.proto",
+    "llmconfig/v1/backup.proto",
+    "llmconfig/internal/v1/raft.proto",
+];
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     for file in FILES {

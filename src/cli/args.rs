@@ -1,5 +1,6 @@
 //! The command line: flags, their environment variables and defaults. Parsing only; nothing is asked here.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -86,6 +87,9 @@ pub(crate) enum Command {
     /// The first page is read linearizably, so everything acknowledged before is in it; no page is older than the one
     /// before. Changes made during the export may be in it or not.
     Export(Export),
+    /// Make, list and check backups of the whole store, and say how one is restored.
+    #[command(subcommand)]
+    Backup(Backup),
     /// Show the members of the cluster, as each endpoint sees itself.
     Status,
     /// Show and change the members of the cluster.
@@ -387,6 +391,51 @@ fn node_id() -> clap::builder::RangedU64ValueParser<u64> {
     clap::value_parser!(u64).range(1..)
 }
 
+#[derive(Debug, Subcommand)]
+pub(crate) enum Backup {
+    /// Write a backup of the whole store into a file; it gets its name only when it is complete and checked.
+    Create(CreateBackup),
+    /// List the backups that the nodes of --endpoints keep in their own data directories, newest first.
+    List,
+    /// Make a backup in the data directory of the node that answers, like its scheduled ones.
+    Keep,
+    /// Read a backup to its end, check all of it, and show what it holds. Needs no cluster.
+    Verify {
+        /// The file.
+        #[arg(value_name = "FILE")]
+        file: PathBuf,
+    },
+    /// Check a backup and print the commands that make a new cluster of it. A restore is done on the machines of the
+    /// new nodes, by `llm-config-manager restore`, while no node runs there.
+    Restore(RestoreBackup),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct CreateBackup {
+    /// The file, replaced if it is there; `-` writes to stdout.
+    #[arg(value_name = "FILE")]
+    pub(crate) file: PathBuf,
+    /// linearizable: everything acknowledged before is in it; cached: what the answering node has, needs no leader.
+    #[arg(long, value_enum, default_value_t = Consistency::Linearizable)]
+    pub(crate) consistency: Consistency,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RestoreBackup {
+    /// The backup.
+    #[arg(value_name = "FILE")]
+    pub(crate) file: PathBuf,
+    /// The founding nodes of the new cluster, the same list for each of them.
+    #[arg(long, value_name = "ID=HOST:RAFTPORT,…")]
+    pub(crate) initial_cluster: String,
+    /// Directory of each new node.
+    #[arg(long, value_name = "DIR", default_value = "/var/lib/llm-config")]
+    pub(crate) data_dir: PathBuf,
+    /// Any text, the same for each founding node: tells apart two clusters from one backup with the same list.
+    #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
+    pub(crate) cluster_token: String,
+}
+
 /// A day: nothing waits longer.
 const TIMEOUT_SECONDS_MAX: f64 = 86_400.0;
 
@@ -435,6 +484,12 @@ mod tests {
             "import models.json --namespace ns --env prod",
             "import - --namespace ns --format yaml",
             "export --namespace ns --env prod",
+            "backup create store.backup",
+            "backup create - --consistency cached",
+            "backup list",
+            "backup keep",
+            "backup verify store.backup",
+            "backup restore store.backup --initial-cluster 1=a:1,2=b:1 --cluster-token again",
             "status --endpoints a:1,b:2 --timeout 0.5",
             "cluster list --output yaml",
             "cluster add --id 4 --raft h:1 --http h:2 --grpc h:3",
@@ -469,6 +524,9 @@ mod tests {
             "cluster promote 0",
             "cluster remove",
             "cluster replace 3",
+            "backup",
+            "backup create",
+            "backup restore store.backup",
             "status --timeout 0",
             "status --timeout nan",
             "status --output xml",

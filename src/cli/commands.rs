@@ -14,7 +14,7 @@ use crate::args::{self, Cli, Command, Format};
 use crate::output::{self, Output, cell, table};
 use crate::pages::{self, PAGE_LIMIT};
 use crate::view::{EntryView, entries_table, history_table, raw};
-use crate::{Usage, cluster, export, import, status, watch};
+use crate::{Usage, backup, cluster, export, import, status, watch};
 
 const TIMEOUT: Duration = Duration::from_secs(10);
 /// Longer than a change of leader on a busy machine: an import outlives it, and changes of the members bring it about.
@@ -53,6 +53,7 @@ pub(crate) async fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Import(args) => import::run(&client, &args, &env).await,
         Command::Export(args) => export::run(&client, &args.namespace, &env).await,
         Command::Cluster(command) => cluster::run(&client, command, output).await,
+        Command::Backup(args) => backup::run(&global, &options, args, output).await,
         Command::Status => status::run(&global, &options, output).await,
         Command::Completions { shell } => completions(shell),
     }

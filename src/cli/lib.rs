@@ -3,6 +3,7 @@
 //! Data goes to stdout, words to stderr. Exit codes: 0 done, 1 not there or refused or not answered, 2 wrong usage.
 
 mod args;
+mod backup;
 mod cluster;
 mod commands;
 mod export;

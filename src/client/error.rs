@@ -23,6 +23,12 @@ pub enum Error {
         /// How the last attempt failed.
         reason: String,
     },
+    /// What was being received ended early and is not complete; begin again.
+    #[error("it broke off and is not complete, begin again: {reason}")]
+    BrokenOff {
+        /// How it ended.
+        reason: String,
+    },
     /// A node's successful answer lacks what the API promises.
     #[error("the node's answer has no {missing}; is it of another version?")]
     Malformed {
@@ -55,6 +61,7 @@ impl Error {
             Self::Rejected(rejection) => Some(rejection),
             Self::NotSent { .. }
             | Self::OutcomeUnknown { .. }
+            | Self::BrokenOff { .. }
             | Self::Malformed { .. }
             | Self::InvalidEndpoint { .. } => None,
         }

@@ -47,6 +47,7 @@
 //! Not done, on purpose: a local cache for when no node answers, and TLS.
 #![cfg_attr(not(test), warn(missing_docs))]
 
+mod backup;
 mod client;
 mod error;
 mod members;
@@ -55,6 +56,7 @@ mod options;
 mod retry;
 mod watch;
 
+pub use backup::Backup;
 pub use client::Client;
 pub use error::{Error, Rejection};
 pub use llm_config_proto::v1;

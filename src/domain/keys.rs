@@ -191,6 +191,31 @@ pub(crate) fn meta() -> Vec<u8> {
     vec![META]
 }
 
+/// To whom a record belongs when a state is taken into another cluster.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Owner {
+    /// What was stored, and what is remembered about it.
+    Store,
+    /// The nodes of the cluster.
+    Nodes,
+    /// The cluster and the store in one record.
+    Meta,
+}
+
+/// Judges by the table that a key is in.
+pub(crate) fn owner(key: &[u8]) -> Result<Owner, StoreError> {
+    match key.first() {
+        Some(&(HEADS | VERSIONS | CHANGES | NAMESPACES | REQUESTS | REQUEST_EXPIRY)) => {
+            Ok(Owner::Store)
+        }
+        Some(&NODES) => Ok(Owner::Nodes),
+        Some(&META) => Ok(Owner::Meta),
+        table => Err(StoreError::Corrupt(format!(
+            "table {table:02x?} is not known to this release; use the release that wrote it or a newer one"
+        ))),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

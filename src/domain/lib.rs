@@ -21,6 +21,7 @@ pub mod overlay;
 pub mod query;
 mod record;
 mod requests;
+pub mod restore;
 pub mod store;
 mod validate;
 pub mod value;

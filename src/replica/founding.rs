@@ -4,6 +4,9 @@
 //! it on all of them is one founding. The leader that they elect then proposes the cluster's id. A node that starts late,
 //! or again, asks the others first: when they have founded already it waits for the leader instead, and when they know
 //! another disk under its id it refuses, because a voter that forgot its votes could vote twice.
+//!
+//! A cluster that was restored from a backup is founded before its nodes first meet: each directory names it. A founder
+//! that starts on an empty directory beside them is refused, as its vote would count without the state that they share.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -13,7 +16,10 @@ use openraft::errors::{InitializeError, RaftError};
 use openraft::impls::BasicNode;
 
 use crate::error::StartError;
+use crate::local::Failure;
+use crate::network::passport;
 use crate::node::Node;
+use crate::storage::directory::RESTORED;
 
 /// How long one founder waits for the answers of the others. Those that are not up yet do not hold it up for longer.
 const ASK_TIMEOUT: Duration = Duration::from_secs(1);
@@ -40,6 +46,9 @@ pub(crate) async fn found(
         return Ok(());
     }
     let replies = ask_all(node, initial_cluster).await;
+    if let Some(failure) = node.local.failure() {
+        return Err(failure.into_error());
+    }
     // All of them, before any is believed: one that has not heard of this node's registration yet may answer first.
     for (id, reply) in &replies {
         let own = node.local.node_id();
@@ -99,6 +108,7 @@ pub(crate) async fn ask(node: &Node, id: u64, address: &str) -> Option<pb::Ident
     let reply =
         tokio::time::timeout(ASK_TIMEOUT, peer.identify(request)).await.ok()?.ok()?.into_inner();
     let ours = node.local.cluster_id();
+    refuse_beside_restored(node, id, &reply);
     let same = reply.node_id == id
         && match ours.as_deref() {
             Some(ours) if !reply.cluster_id.is_empty() => ours == reply.cluster_id,
@@ -107,12 +117,31 @@ pub(crate) async fn ask(node: &Node, id: u64, address: &str) -> Option<pb::Ident
     if !same {
         tracing::warn!(
             address, expected_node = id, node = reply.node_id, cluster_id = %reply.cluster_id,
-            "another node answers at this address; check --initial-cluster"
+            "another node answers at this address; check --initial-cluster{}", restored_hint(node)
         );
         return None;
     }
     node.local.contacts.heard_from(id);
     Some(reply)
+}
+
+/// What else may be wrong when the nodes were restored.
+fn restored_hint(node: &Node) -> &'static str {
+    if node.local.identity.founding.starts_with(RESTORED) { passport::RESTORED_HINT } else { "" }
+}
+
+/// A founder of an empty directory has no place among nodes that were restored.
+fn refuse_beside_restored(node: &Node, id: u64, reply: &pb::IdentifyReply) {
+    let local = &node.local;
+    let is_new_founder = local.cluster_id().is_none() && !local.identity.founding.is_empty();
+    if reply.node_id == id && is_new_founder && reply.founding.starts_with(RESTORED) {
+        local.fail(Failure::ForeignDisk(format!(
+            "{}: node {id} belongs to cluster {}, which was restored from a backup, and this directory is empty: restore \
+             the same backup here, with the same --initial-cluster, before this node is started",
+            node.directory.root().display(),
+            reply.cluster_id,
+        )));
+    }
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@
 //! face), `propose` and `read` (a write and a read), `storage` (what a crash may not take), `network` (what nodes say to
 //! each other), `founding`, `membership` and `steward` (how a cluster begins, changes and looks after itself).
 
+mod backup;
 mod codec;
 mod config;
 mod error;
@@ -19,7 +20,9 @@ mod node;
 mod observer;
 mod propose;
 mod read;
+mod recover;
 mod replica;
+mod restore;
 mod status;
 mod steward;
 mod storage;
@@ -27,10 +30,13 @@ mod storage;
 mod testing;
 mod types;
 
+pub use backup::BackupError;
 pub use config::{Advertise, Config, Join, Tuning};
 pub use error::{ProposeError, ReadError, StartError};
 pub use membership::{MemberChange, MemberError};
 pub use observer::Observer;
+pub use recover::{Recovery, recover};
 pub use replica::Replica;
+pub use restore::{RestoreTarget, Restored, restore};
 pub use status::{Member, Role, Stats, Status};
 pub use storage::view::View;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use llm_config_archive::Summary;
 use llm_config_domain::{Applied, Command, Node as Registration};
 use openraft::async_runtime::watch::WatchReceiver as _;
 use openraft::{Instant as _, Raft, ServerState};
@@ -12,6 +13,7 @@ use rocksdb::statistics::Ticker;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
+use crate::backup::BackupError;
 use crate::config::{Advertise, Config, Join};
 use crate::error::{ProposeError, ReadError, StartError};
 use crate::handover::{self, HAND_OVER_TIMEOUT};
@@ -26,7 +28,7 @@ use crate::steward::{self, Steward};
 use crate::storage::directory::{Directory, Identity};
 use crate::storage::state::Shared;
 use crate::storage::view::View;
-use crate::{founding, propose, read};
+use crate::{backup, founding, propose, read};
 
 /// How long a stopping node waits for its connections.
 const SERVER_STOP_TIMEOUT: Duration = Duration::from_secs(2);
@@ -254,6 +256,12 @@ impl Replica {
         self.inner.node.local.node_id()
     }
 
+    /// Everything that this node stores is in here.
+    #[must_use]
+    pub fn data_dir(&self) -> &std::path::Path {
+        self.inner.node.directory.root()
+    }
+
     /// The leader, when this node knows one. Cheaper than [`Self::status`].
     #[must_use]
     pub fn leader_id(&self) -> Option<u64> {
@@ -415,6 +423,26 @@ impl Replica {
             Ok(Some(failure)) => failure.into_error(),
             Ok(None) | Err(_) => std::future::pending().await,
         }
+    }
+
+    /// Writes a backup of what this node has applied: one consistent view at one revision. Blocks; call it on a blocking
+    /// thread. The view lasts as long as `out` takes, and what it shows cannot be given back meanwhile.
+    ///
+    /// To hold every write that was acknowledged before, call [`Self::linearizable`] first.
+    ///
+    /// # Errors
+    /// See [`BackupError`]; what was written until then is no backup, and every reader refuses it.
+    pub fn backup(&self, out: &mut dyn std::io::Write) -> Result<Summary, BackupError> {
+        if !self.recovered() {
+            return Err(BackupError::NotReady);
+        }
+        backup::backup(&self.inner.node, out)
+    }
+
+    /// Bytes that a backup made now would take, roughly.
+    #[must_use]
+    pub fn backup_bytes_estimate(&self) -> u64 {
+        backup::estimate_bytes(&self.inner.node)
     }
 
     /// Asks RocksDB to give back the space of what was overwritten and deleted. Blocks; call it on a blocking thread.

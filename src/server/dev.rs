@@ -16,7 +16,10 @@ use tracing::level_filters::LevelFilter;
 
 use crate::logging::{self, Format};
 use crate::node::{Node, NodeError, Sockets};
-use crate::settings::{CACHE_BYTES_DEFAULT, REQUEST_TIMEOUT_DEFAULT, Settings};
+use crate::settings::{
+    BACKUP_INTERVAL_DEFAULT, BACKUP_KEEP_DEFAULT, CACHE_BYTES_DEFAULT, REQUEST_TIMEOUT_DEFAULT,
+    Settings,
+};
 
 /// Where the nodes keep their data when nothing is said: beside the person's work, easy to see and to delete.
 pub const DATA_DIR_DEFAULT: &str = "llm-config-dev";
@@ -164,6 +167,8 @@ fn settings(n: u16, nodes: u16, data_dir: &Path) -> Settings {
         log_level: LevelFilter::WARN,
         cache_bytes: CACHE_BYTES_DEFAULT,
         request_timeout: REQUEST_TIMEOUT_DEFAULT,
+        backup_interval: Some(BACKUP_INTERVAL_DEFAULT),
+        backup_keep: BACKUP_KEEP_DEFAULT,
     }
 }
 

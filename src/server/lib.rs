@@ -1,10 +1,11 @@
 //! The edge of a node: HTTP and gRPC in, the replica behind, health and metrics beside.
 //!
-//! Dependencies inside the crate point one way: `http, grpc → service → {admission, cache, watch} → error`.
+//! Dependencies inside the crate point one way: `http, grpc → service → {admission, backups, cache, watch} → error`.
 //! A gateway decides nothing: parsing, limits, consistency and errors are the service's, so both doors answer alike.
 
 mod address;
 pub mod admission;
+pub mod backups;
 pub mod cache;
 pub mod dev;
 pub mod error;
@@ -15,6 +16,7 @@ mod join;
 pub mod logging;
 pub mod metrics;
 pub mod node;
+pub mod offline;
 pub mod service;
 pub mod settings;
 pub mod watch;

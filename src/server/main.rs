@@ -10,9 +10,11 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
+use llm_config_replica::StartError;
 use llm_config_server::dev::{self, Cluster};
 use llm_config_server::logging::{self, Format};
 use llm_config_server::node::{Node, NodeError, Sockets};
+use llm_config_server::offline;
 use llm_config_server::settings::{self, Flags, Settings, SettingsError};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing::level_filters::LevelFilter;
@@ -44,6 +46,15 @@ enum Command {
     Serve(Box<Serve>),
     /// Runs a whole cluster on this machine, in one process, for trying things out
     Dev(Dev),
+    /// Checks backup files
+    #[command(subcommand)]
+    Backup(offline::Backup),
+    /// Makes the data directory of a node of a new cluster out of a backup; run it for each founding node
+    Restore(offline::Restore),
+    /// Saves what a stopped node holds, when the majority of its cluster is lost for ever
+    ///
+    /// Without --yes it changes nothing, writes nothing, and says what would be saved and what may be lost.
+    Recover(offline::Recover),
 }
 
 #[derive(Debug, clap::Args)]
@@ -102,6 +113,9 @@ fn main() -> ExitCode {
                 unreachable!("the matches are those of the command that was parsed")
             }
             (Command::Dev(dev), _) => run_dev(&dev),
+            (Command::Backup(command), _) => print(offline::backup(&command)),
+            (Command::Restore(command), _) => print(offline::restore(&command)),
+            (Command::Recover(command), _) => print(offline::recover(&command)),
         });
     let code = match outcome {
         Ok(()) => ExitCode::SUCCESS,
@@ -118,9 +132,7 @@ fn run_serve(serve: Serve, matches: &clap::ArgMatches) -> Result<(), Failure> {
     let settings = Settings::load(serve.flags, matches, serve.config.as_deref())?;
     if serve.print_config {
         let yaml = settings.to_yaml()?;
-        return io::stdout()
-            .write_all(yaml.as_bytes())
-            .map_err(|error| Failure::Fault(format!("stdout cannot be written: {error}")));
+        return write_out(&yaml);
     }
     start_logging(settings.log_format, settings.log_level)?;
     on_runtime(async {
@@ -137,6 +149,17 @@ fn run_serve(serve: Serve, matches: &clap::ArgMatches) -> Result<(), Failure> {
         signals.stop_or_second(node.stop()).await?;
         ended
     })
+}
+
+/// Shows what a command without a node came to.
+fn print(outcome: Result<String, StartError>) -> Result<(), Failure> {
+    write_out(&outcome.map_err(NodeError::from)?)
+}
+
+fn write_out(text: &str) -> Result<(), Failure> {
+    io::stdout()
+        .write_all(text.as_bytes())
+        .map_err(|error| Failure::Fault(format!("stdout cannot be written: {error}")))
 }
 
 fn run_dev(dev: &Dev) -> Result<(), Failure> {

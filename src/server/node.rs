@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower::ServiceExt;
 
+use crate::backups::BackupLimits;
 use crate::metrics::{self, Metrics, NodeSample};
 use crate::service::{Service, ServiceLimits, Shared, SharedLimits};
 use crate::settings::Settings;
@@ -153,8 +154,12 @@ impl Node {
             let replica = replica.clone();
             move || sample(&replica)
         });
-        let limits =
-            ServiceLimits { request_timeout: settings.request_timeout, ..ServiceLimits::default() };
+        let backups = BackupLimits { keep: settings.backup_keep, ..BackupLimits::default() };
+        let limits = ServiceLimits {
+            request_timeout: settings.request_timeout,
+            backups,
+            ..ServiceLimits::default()
+        };
         let service = Service::new(replica.clone(), shared, Arc::clone(&metrics), limits);
         let (grpc_router, health) = grpc::router(&service);
         show_routes(&metrics);
@@ -178,6 +183,8 @@ impl Node {
             node.closing.clone(),
         ));
         node.tasks.spawn(joining::announce(node.replica.clone(), add, node.closing.clone()));
+        let backups = node.service.backups().clone();
+        node.tasks.spawn(backups.run(settings.backup_interval, node.closing.clone()));
         tracing::info!(node_id = settings.node_id, http = %addresses.http, metrics = %addresses.metrics,
             grpc = %addresses.grpc, raft = %addresses.raft, data_dir = %settings.data_dir.display(), "the node serves");
         Ok(node)
@@ -228,6 +235,7 @@ impl Node {
     pub async fn stop(self) {
         self.closing.cancel();
         self.service.stop_watches();
+        self.service.backups().stop();
         grpc::end_health_watches(self.health).await;
         self.tasks.close();
         let (_, drained) =

@@ -20,16 +20,22 @@ struct Arrows {
 const CRATES: &[Arrows] = &[
     Arrows { name: "llm-config-proto", dir: "proto", uses: &[], tests_use: &[] },
     Arrows { name: "llm-config-domain", dir: "src/domain", uses: &[], tests_use: &[] },
+    Arrows { name: "llm-config-archive", dir: "src/archive", uses: &[], tests_use: &[] },
     Arrows {
         name: "llm-config-replica",
         dir: "src/replica",
-        uses: &["llm-config-domain", "llm-config-proto"],
+        uses: &["llm-config-archive", "llm-config-domain", "llm-config-proto"],
         tests_use: &[],
     },
     Arrows {
         name: "llm-config-server",
         dir: "src/server",
-        uses: &["llm-config-domain", "llm-config-proto", "llm-config-replica"],
+        uses: &[
+            "llm-config-archive",
+            "llm-config-domain",
+            "llm-config-proto",
+            "llm-config-replica",
+        ],
         tests_use: &["llm-config-client"],
     },
     Arrows {
@@ -38,7 +44,12 @@ const CRATES: &[Arrows] = &[
         uses: &["llm-config-proto"],
         tests_use: &[],
     },
-    Arrows { name: "llm-config-cli", dir: "src/cli", uses: &["llm-config-client"], tests_use: &[] },
+    Arrows {
+        name: "llm-config-cli",
+        dir: "src/cli",
+        uses: &["llm-config-archive", "llm-config-client"],
+        tests_use: &[],
+    },
     Arrows {
         name: "llm-config-benches",
         dir: "benches",
@@ -78,6 +89,11 @@ const NEVER_BELOW: &[(&str, &[&str])] = &[
         "llm-config-domain",
         &["getrandom", "hyper", "jiff", "mio", "openraft", "rand", "rocksdb", "tokio", "tonic"],
     ),
+    // A backup can be checked by whoever holds the file: no storage engine, no network.
+    (
+        "llm-config-archive",
+        &["librocksdb-sys", "llm-config-domain", "openraft", "rocksdb", "tokio", "tonic"],
+    ),
     (
         "llm-config-client",
         &[
@@ -96,14 +112,16 @@ const NEVER_BELOW: &[(&str, &[&str])] = &[
 /// What each module of a crate may use: everything not listed is forbidden, and every module is listed.
 const MODULES: &[(&str, &[Allowed<'_>])] = &[("src/server", SERVER), ("src/replica", REPLICA)];
 
-/// `http, grpc → service → {admission, cache, watch} → error`; nothing but the node's wiring uses a gateway.
+/// `http, grpc → service → {admission, backups, cache, watch} → error`; nothing but the node's wiring uses a gateway.
 const SERVER: &[Allowed<'_>] = &[
     ("dev", &["logging", "node", "settings"]),
-    ("node", &["grpc", "http", "join", "metrics", "service", "settings"]),
-    ("grpc", &["admission", "error", "service", "watch"]),
-    ("http", &["admission", "error", "health", "service", "watch"]),
+    ("offline", &["settings"]),
+    ("node", &["backups", "grpc", "http", "join", "metrics", "service", "settings"]),
+    ("grpc", &["admission", "backups", "error", "service", "watch"]),
+    ("http", &["admission", "backups", "error", "health", "service", "watch"]),
     ("health", &["http", "service"]),
-    ("service", &["address", "admission", "cache", "error", "metrics", "watch"]),
+    ("service", &["address", "admission", "backups", "cache", "error", "metrics", "watch"]),
+    ("backups", &["error", "metrics"]),
     ("admission", &["error", "metrics"]),
     ("cache", &["metrics"]),
     ("watch", &["error", "metrics"]),
@@ -120,6 +138,7 @@ const REPLICA: &[Allowed<'_>] = &[
     (
         "replica",
         &[
+            "backup",
             "config",
             "error",
             "founding",
@@ -132,6 +151,7 @@ const REPLICA: &[Allowed<'_>] = &[
             "observer",
             "propose",
             "read",
+            "reclaim",
             "status",
             "steward",
             "storage",
@@ -139,8 +159,12 @@ const REPLICA: &[Allowed<'_>] = &[
     ),
     ("lifecycle", &["config", "error", "form", "local", "network", "node", "observer", "storage"]),
     ("handover", &["node"]),
+    // Offline: a directory that no node runs on.
+    ("restore", &["backup", "error", "failpoint", "founding", "storage", "types"]),
+    ("recover", &["backup", "codec", "error", "storage", "types"]),
+    ("backup", &["codec", "node", "storage", "types"]),
     ("steward", &["founding", "local", "node", "propose", "storage"]),
-    ("founding", &["error", "node"]),
+    ("founding", &["error", "local", "network", "node", "storage"]),
     ("membership", &["config", "error", "failpoint", "handover", "node", "propose", "types"]),
     (
         "network",
@@ -160,7 +184,7 @@ const REPLICA: &[Allowed<'_>] = &[
     ),
     ("propose", &["error", "node", "read", "types"]),
     ("read", &["error", "node", "storage"]),
-    ("node", &["local", "network", "read", "storage", "types"]),
+    ("node", &["error", "local", "network", "read", "storage", "types"]),
     ("local", &["config", "error", "form", "storage"]),
     ("storage", &["codec", "error", "failpoint", "form", "observer", "types"]),
     ("codec", &["form", "types"]),

@@ -9,6 +9,7 @@ use tonic::{Request, Status};
 
 use crate::config::Join;
 use crate::local::{Failure, Local};
+use crate::storage::directory::RESTORED;
 
 const CLUSTER: &str = "x-cluster-id";
 const FOUNDING: &str = "x-founding";
@@ -16,6 +17,10 @@ const SOURCE: &str = "x-source-node";
 const SOURCE_INCARNATION: &str = "x-source-incarnation";
 const TARGET: &str = "x-target-node";
 const TARGET_INCARNATION: &str = "x-target-incarnation";
+
+/// What to look at when restored nodes find that they belong to different clusters.
+pub(crate) const RESTORED_HINT: &str = "; every founder of a restored cluster must be restored from the same backup with \
+     the same --initial-cluster and --cluster-token, and none may start on an empty directory";
 
 /// Stamps an outgoing request.
 pub(crate) fn stamp<T>(local: &Local, target: u64, request: &mut Request<T>) {
@@ -83,6 +88,12 @@ pub(crate) fn check(local: &Local, metadata: &MetadataMap) -> Result<Passed, Sta
     }
     let theirs = text(metadata, CLUSTER);
     let ours = local.cluster_id();
+    let restored = [text(metadata, FOUNDING).unwrap_or_default(), &local.identity.founding];
+    let hint = if restored.iter().any(|founding| founding.starts_with(RESTORED)) {
+        RESTORED_HINT
+    } else {
+        ""
+    };
     let joins = match (&ours, &local.join) {
         (None, Some(join)) => Some(joinable(join, source, theirs)?),
         (Some(_), _) | (None, None) => None,
@@ -91,14 +102,14 @@ pub(crate) fn check(local: &Local, metadata: &MetadataMap) -> Result<Passed, Sta
         (None, _) if joins.is_some() => {}
         (Some(ours), Some(theirs)) if ours != theirs => {
             return Err(refuse(format!(
-                "this node belongs to cluster {ours}; node {source} belongs to cluster {theirs}"
+                "this node belongs to cluster {ours}; node {source} belongs to cluster {theirs}{hint}"
             )));
         }
         (Some(_), Some(_)) => {}
         // At least one side has not heard of the founded cluster yet: the founding list must be the same.
         _ if text(metadata, FOUNDING).unwrap_or_default() != local.identity.founding => {
             return Err(refuse(format!(
-                "node {source} was started with another --initial-cluster than node {}",
+                "node {source} was started with another --initial-cluster than node {}{hint}",
                 local.node_id()
             )));
         }

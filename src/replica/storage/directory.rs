@@ -9,6 +9,7 @@
 //! state-<id>/       RocksDB of the applied state; CURRENT-STATE names the live one
 //! snapshot-<id>/    the last snapshot; CURRENT-SNAPSHOT names it
 //! receive-<id>/     a snapshot in arrival, deleted at the next start when it was not finished
+//! restore-<id>/     a backup that is being restored (see `restore`): no node starts before that is finished
 //! ```
 //!
 //! A pointer is a file with the name of a folder and its own format, replaced by rename after everything that it names is
@@ -27,6 +28,11 @@ use crate::form::{DIRECTORY_FORMAT, NewerForm, POINTER_FORMAT};
 
 pub(crate) const STATE_POINTER: &str = "CURRENT-STATE";
 pub(crate) const SNAPSHOT_POINTER: &str = "CURRENT-SNAPSHOT";
+/// How the folder begins in which a backup is restored.
+pub(crate) const RESTORE_PREFIX: &str = "restore-";
+/// How the founding text of a node begins whose directory was restored: it must not take part in a founding with one
+/// that was not.
+pub(crate) const RESTORED: &str = "restored:";
 const IDENTITY: &str = "identity";
 const REMOVED: &str = "removed";
 
@@ -66,6 +72,23 @@ impl Directory {
 
     /// Opens or creates a directory for `node_id`, and refuses one in use or of another node.
     pub(crate) fn open(root: &Path, node_id: u64) -> Result<(Self, Identity), StartError> {
+        let directory = Self::lock(root)?;
+        match fs::read_to_string(root.join(REMOVED)) {
+            Ok(reason) => return Err(StartError::DataDir(format!("{}: {reason}", root.display()))),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => {
+                return Err(StartError::DataDir(format!(
+                    "{}: {error}; --data-dir must be a directory that this user may read",
+                    root.join(REMOVED).display()
+                )));
+            }
+        }
+        let identity = directory.read_or_make_identity(node_id)?;
+        Ok((directory, identity))
+    }
+
+    /// Locks a directory, which is created when it is absent, without asking whose it is.
+    pub(crate) fn lock(root: &Path) -> Result<Self, StartError> {
         let unusable = |error: io::Error| {
             StartError::DataDir(format!(
                 "{}: {error}; --data-dir must be a directory that this user may write",
@@ -89,14 +112,7 @@ impl Directory {
             }
             Err(TryLockError::Error(error)) => return Err(unusable(error)),
         }
-        let directory = Self { root: root.to_owned(), _lock: lock };
-        match fs::read_to_string(root.join(REMOVED)) {
-            Ok(reason) => return Err(StartError::DataDir(format!("{}: {reason}", root.display()))),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(error) => return Err(unusable(error)),
-        }
-        let identity = directory.read_or_make_identity(node_id)?;
-        Ok((directory, identity))
+        Ok(Self { root: root.to_owned(), _lock: lock })
     }
 
     pub(crate) fn root(&self) -> &Path {
@@ -161,8 +177,9 @@ impl Directory {
         for entry in fs::read_dir(&self.root)? {
             let path = entry?.path();
             let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-            let ours =
-                ["state-", "snapshot-", "receive-"].iter().any(|start| name.starts_with(start));
+            let ours = ["state-", "snapshot-", "receive-", RESTORE_PREFIX]
+                .iter()
+                .any(|start| name.starts_with(start));
             if ours && path.is_dir() && !live.iter().flatten().any(|live| *live == path) {
                 fs::remove_dir_all(&path)?;
             }
@@ -194,12 +211,39 @@ impl Directory {
         write_durably(&self.root, IDENTITY, &text)
     }
 
+    /// Whose directory this is; None when it says nothing about that.
+    pub(crate) fn read_identity(&self) -> Result<Option<Identity>, StartError> {
+        let path = self.root.join(IDENTITY);
+        let refuse = |reason: String| StartError::DataDir(format!("{}: {reason}", path.display()));
+        match fs::read_to_string(&path) {
+            Ok(text) => Ok(Some(parse_identity(&text).map_err(refuse)?)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(refuse(error.to_string())),
+        }
+    }
+
+    /// Whether a restore was begun here and not finished.
+    fn restore_is_unfinished(&self) -> io::Result<bool> {
+        for entry in fs::read_dir(&self.root)? {
+            if entry?.file_name().to_string_lossy().starts_with(RESTORE_PREFIX) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
     fn read_or_make_identity(&self, node_id: u64) -> Result<Identity, StartError> {
         let path = self.root.join(IDENTITY);
         let refuse = |reason: String| StartError::DataDir(format!("{}: {reason}", path.display()));
-        let text = match fs::read_to_string(&path) {
-            Ok(text) => text,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+        let identity = match self.read_identity()? {
+            Some(identity) => identity,
+            None => {
+                if self.restore_is_unfinished().map_err(|error| refuse(error.to_string()))? {
+                    return Err(StartError::DataDir(format!(
+                        "{}: a backup was being restored here and that is not finished; repeat the restore",
+                        self.root.display()
+                    )));
+                }
                 if self.log().exists()
                     || self.pointer(STATE_POINTER).is_ok_and(|state| state.is_some())
                 {
@@ -216,9 +260,7 @@ impl Directory {
                 self.write_identity(&identity).map_err(|error| refuse(error.to_string()))?;
                 return Ok(identity);
             }
-            Err(error) => return Err(refuse(error.to_string())),
         };
-        let identity = parse_identity(&text).map_err(&refuse)?;
         if identity.node_id != node_id {
             return Err(refuse(format!(
                 "this data directory belongs to node {}, not to node {node_id}; check --node-id and --data-dir",

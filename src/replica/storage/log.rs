@@ -19,10 +19,13 @@ use openraft::storage::{IOFlushed, LogState, RaftLogReader, RaftLogStorage};
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
-use super::engine::Engine;
+use super::engine::{Engine, Op};
 use super::watermark::{Position, Watermark};
 use super::writer::{Request, Writer, WriterStats};
-use crate::codec::{entry_from_proto, entry_size, log_id_from_proto, unseal, vote_from_proto};
+use crate::codec::{
+    entry_from_proto, entry_size, log_id_from_proto, log_id_to_proto, seal, unseal,
+    vote_from_proto, vote_to_proto,
+};
 use crate::types::{Entry, LogId, Types, Vote};
 
 /// Requests that may wait for the writer; the Raft core waits when it is full.
@@ -212,7 +215,7 @@ fn corrupt(message: String) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, message)
 }
 
-fn decode_entry(key: &[u8], value: &[u8]) -> io::Result<Entry> {
+pub(crate) fn decode_entry(key: &[u8], value: &[u8]) -> io::Result<Entry> {
     let index =
         keys::index(key).ok_or_else(|| corrupt(format!("log key {key:02x?} is malformed")))?;
     let what = format!("log entry {index}");
@@ -222,6 +225,31 @@ fn decode_entry(key: &[u8], value: &[u8]) -> io::Result<Entry> {
         return Err(corrupt(format!("{what} holds entry {}", entry.log_id.index)));
     }
     Ok(entry)
+}
+
+/// What a log holds that nobody writes.
+pub(crate) struct Inspection {
+    pub(crate) vote: Option<Vote>,
+    pub(crate) purged: Option<LogId>,
+    pub(crate) committed: Option<LogId>,
+    pub(crate) last: Option<LogId>,
+}
+
+/// Reads a log without writing to it; refuses holes and damage.
+pub(crate) fn inspect(engine: &dyn Engine) -> io::Result<Inspection> {
+    let Recent { vote, purged, committed, last, .. } = load(engine)?;
+    Ok(Inspection { vote, purged, committed, last })
+}
+
+/// Makes an empty log that begins behind `position`, durably.
+pub(crate) fn begin_at(engine: &dyn Engine, vote: Vote, position: LogId) -> io::Result<()> {
+    let position = seal(&log_id_to_proto(&position));
+    let ops = [
+        Op::Put(keys::VOTE, seal(&vote_to_proto(&vote))),
+        Op::Put(keys::PURGED, position.clone()),
+        Op::Put(keys::COMMITTED, position),
+    ];
+    engine.write(&ops, true)
 }
 
 fn load(engine: &dyn Engine) -> io::Result<Recent> {

@@ -66,6 +66,14 @@ pub(crate) fn open(options: &Options, path: &Path) -> io::Result<DB> {
     })
 }
 
+/// Opens a database to read what it holds, its write-ahead log included; no file of it changes.
+pub(crate) fn open_read_only(options: &Options, path: &Path) -> io::Result<DB> {
+    DB::open_for_read_only(options, path, false).map_err(|error| {
+        let error = io_error(error);
+        io::Error::new(error.kind(), format!("{}: {error}", path.display()))
+    })
+}
+
 pub(crate) fn write_batch(ops: &[Op]) -> WriteBatch {
     let mut batch = WriteBatch::default();
     for op in ops {
@@ -88,6 +96,13 @@ pub(crate) struct RocksEngine {
 impl RocksEngine {
     pub(crate) fn open(path: &Path, directory: Option<Arc<Directory>>) -> io::Result<Self> {
         Ok(Self { db: open(&log_options(), path)?, _directory: directory })
+    }
+}
+
+impl RocksEngine {
+    /// Opens a log that nobody writes, and changes no file of it.
+    pub(crate) fn open_read_only(path: &Path, directory: Arc<Directory>) -> io::Result<Self> {
+        Ok(Self { db: open_read_only(&log_options(), path)?, _directory: Some(directory) })
     }
 }
 

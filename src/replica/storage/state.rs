@@ -360,7 +360,7 @@ fn answer_all(answers: Vec<(Option<ApplyResponder<Types>>, Option<Applied>)>) {
     }
 }
 
-fn decode(log_id: &LogId, command: Bytes) -> io::Result<Command> {
+pub(crate) fn decode(log_id: &LogId, command: Bytes) -> io::Result<Command> {
     Command::decode(command).map_err(|error| match error {
         DecodeError::Format(found) if found > COMMAND_FORMAT => NewerForm {
             form: format!("the command in log entry {log_id}"),
@@ -375,7 +375,7 @@ fn decode(log_id: &LogId, command: Bytes) -> io::Result<Command> {
     })
 }
 
-fn applied_record(applied: &SnapshotMeta) -> Bytes {
+pub(crate) fn applied_record(applied: &SnapshotMeta) -> Bytes {
     seal(&pb::AppliedState {
         last_applied: applied.last_log_id.as_ref().map(log_id_to_proto),
         membership: Some(stored_membership_to_proto(&applied.last_membership)),

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
+use llm_config_domain::store::{DOMAIN_END, DOMAIN_FIRST};
 use llm_config_domain::{Order, QueryError, Reader, StoreError, Visit, query};
 use rocksdb::{DB, Options, ReadOptions, SnapshotWithThreadMode};
 use self_cell::self_cell;
@@ -111,6 +112,16 @@ impl View {
         query::revision(self)
     }
 
+    /// Visits everything that belongs to the domain, in order, past the block cache: what is read once must not push out
+    /// what is read often.
+    pub(crate) fn scan_domain(&self, visit: Visit<'_>) -> Result<(), StoreError> {
+        const READAHEAD_BYTES: usize = 1 << 20;
+        let mut options = bounds(&[DOMAIN_FIRST], &[DOMAIN_END]);
+        options.fill_cache(false);
+        options.set_readahead_size(READAHEAD_BYTES);
+        scan_raw(self.snapshot().raw_iterator_opt(options), Order::Ascending, visit)
+    }
+
     fn snapshot(&self) -> &DbSnapshot<'_> {
         self.pinned.borrow_dependent()
     }
@@ -145,6 +156,25 @@ impl Reader for StateDb {
         visit: Visit<'_>,
     ) -> Result<(), StoreError> {
         scan_raw(self.db().raw_iterator_opt(bounds(from, to)), order, visit)
+    }
+}
+
+/// A database that is only looked at.
+pub(crate) struct Inspected<'a>(pub(crate) &'a DB);
+
+impl Reader for Inspected<'_> {
+    fn get(&self, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
+        self.0.get(key).map(|value| value.map(Bytes::from)).map_err(store_error)
+    }
+
+    fn scan(
+        &self,
+        from: &[u8],
+        to: &[u8],
+        order: Order,
+        visit: Visit<'_>,
+    ) -> Result<(), StoreError> {
+        scan_raw(self.0.raw_iterator_opt(bounds(from, to)), order, visit)
     }
 }
 

@@ -43,6 +43,15 @@ impl Watermark {
     pub(crate) fn open(path: &Path) -> io::Result<Self> {
         let file =
             OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)?;
+        Self::of(file, path)
+    }
+
+    /// Opens the file to look at it only.
+    pub(crate) fn open_read_only(path: &Path) -> io::Result<Self> {
+        Self::of(File::open(path)?, path)
+    }
+
+    fn of(file: File, path: &Path) -> io::Result<Self> {
         let mut content = vec![0_u8; 2 * SLOT_BYTES];
         let mut length = 0;
         while length < content.len() {

@@ -31,8 +31,20 @@ const WRITES_MAX: u64 = 5_000;
 const KEYS: u64 = 7;
 const TIMEOUT: Duration = Duration::from_secs(60);
 
+/// Waits until nobody holds the directory any more: connections let go of a stopped node a moment later, and a process
+/// that another test is just starting has inherited the lock until it runs.
+pub(super) fn wait_unlocked(root: &Path) {
+    let Ok(lock) = std::fs::File::open(root.join("LOCK")) else { return };
+    let limit = Instant::now() + TIMEOUT;
+    while lock.try_lock().is_err() {
+        assert!(Instant::now() < limit, "{} stays locked", root.display());
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
 /// Runs `work` in a child that aborts at `point` on its `hit`-th pass, and returns the lines that it acknowledged.
-fn crash(work: &str, root: &Path, point: &str, hit: u32) -> Vec<String> {
+pub(super) fn crash(work: &str, root: &Path, point: &str, hit: u32) -> Vec<String> {
+    wait_unlocked(root);
     let output = Process::new(std::env::current_exe().unwrap())
         .args(["--exact", "testing::crash::child", "--nocapture", "--test-threads=1"])
         .env(WORK, work)
@@ -65,11 +77,13 @@ fn child() {
     match work.as_str() {
         "write" => runtime.block_on(write(Path::new(&root), arm)),
         "install" => runtime.block_on(install(Path::new(&root), arm)),
+        "restore" => super::restore::work(Path::new(&root), arm),
         other => panic!("no such work: {other}"),
     }
 }
 
-async fn start(root: &Path) -> Replica {
+pub(super) async fn start(root: &Path) -> Replica {
+    tokio::task::block_in_place(|| wait_unlocked(root));
     let raft_listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = raft_listener.local_addr().unwrap().to_string();
     let config = Config {
@@ -111,7 +125,7 @@ async fn write(root: &Path, arm: impl FnOnce()) {
 }
 
 /// Every acknowledged version is there, versions have no gap, and at most the one write in flight came on top.
-async fn check_written(root: &Path, acks: &[String], context: &str) {
+pub(super) async fn check_written(root: &Path, acks: &[String], context: &str) {
     let replica = start(root).await;
     let view = replica.view();
     let mut newest: BTreeMap<String, u64> = BTreeMap::new();

@@ -3,6 +3,7 @@
 mod conformance;
 mod crash;
 mod log;
+mod restore;
 
 use std::path::Path;
 use std::sync::Arc;

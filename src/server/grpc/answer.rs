@@ -19,7 +19,7 @@ const LEADER: HeaderName = HeaderName::from_static("x-config-leader");
 const LEADER_AGE_MAX: Duration = Duration::from_millis(50);
 
 /// Every method that is served. The label of the metrics knows no other word.
-const METHODS: [&str; 21] = [
+const METHODS: [&str; 24] = [
     "/llmconfig.v1.ConfigService/Get",
     "/llmconfig.v1.ConfigService/Set",
     "/llmconfig.v1.ConfigService/Delete",
@@ -38,6 +38,9 @@ const METHODS: [&str; 21] = [
     "/llmconfig.v1.ClusterService/MemberRemove",
     "/llmconfig.v1.ClusterService/MemberReplace",
     "/llmconfig.v1.ClusterService/TransferLeader",
+    "/llmconfig.v1.BackupService/Create",
+    "/llmconfig.v1.BackupService/List",
+    "/llmconfig.v1.BackupService/Keep",
     "/grpc.health.v1.Health/Check",
     "/grpc.health.v1.Health/Watch",
     "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo",

@@ -133,7 +133,7 @@ pub(super) fn entry(entry: Entry) -> v1::Entry {
     }
 }
 
-fn timestamp(ms: u64) -> Timestamp {
+pub(super) fn timestamp(ms: u64) -> Timestamp {
     Timestamp {
         seconds: i64::try_from(ms / 1000).unwrap_or(i64::MAX),
         // Below 1000 million.

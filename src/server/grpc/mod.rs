@@ -4,6 +4,7 @@
 //! over HTTP.
 
 mod answer;
+mod backup;
 mod cluster;
 mod config;
 mod convert;
@@ -16,6 +17,7 @@ use axum::Router;
 use http::HeaderMap;
 use http::header::CONTENT_TYPE;
 use llm_config_domain::limits;
+use llm_config_proto::v1::backup_service_server::BackupServiceServer;
 use llm_config_proto::v1::cluster_service_server::ClusterServiceServer;
 use llm_config_proto::v1::config_service_server::ConfigServiceServer;
 use llm_config_replica::Replica;
@@ -39,10 +41,11 @@ const ANSWER_BYTES_MAX: usize = limits::RESOLVE_BYTES_MAX + (16 << 20);
 const HEALTH_INTERVAL: Duration = Duration::from_millis(250);
 
 /// Names of the services whose health can be asked; the empty one is the node as a whole.
-const HEALTH_NAMES: [&str; 3] = [
+const HEALTH_NAMES: [&str; 4] = [
     "",
     ConfigServiceServer::<config::ConfigGateway>::NAME,
     ClusterServiceServer::<cluster::ClusterGateway>::NAME,
+    BackupServiceServer::<backup::BackupGateway>::NAME,
 ];
 
 /// All gRPC services of a node, and the handle through which the health service is told about the node.
@@ -52,7 +55,9 @@ pub fn router(service: &Service) -> (Router, HealthReporter) {
         .max_decoding_message_size(REQUEST_BYTES_MAX)
         .max_encoding_message_size(ANSWER_BYTES_MAX);
     let cluster = ClusterServiceServer::new(cluster::ClusterGateway::new(service.clone()));
-    let mut routes = Routes::new(config).add_service(cluster).add_service(health_service);
+    let backup = BackupServiceServer::new(backup::BackupGateway::new(service.clone()));
+    let mut routes =
+        Routes::new(config).add_service(cluster).add_service(backup).add_service(health_service);
     match reflection() {
         Ok(reflection) => routes = routes.add_service(reflection),
         // The descriptors are part of the program: a unit test builds the service from them.
@@ -77,6 +82,7 @@ fn reflection() -> Result<
         .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
         .with_service_name(HEALTH_NAMES[1])
         .with_service_name(HEALTH_NAMES[2])
+        .with_service_name(HEALTH_NAMES[3])
         .with_service_name("grpc.health.v1.Health")
         .with_service_name("grpc.reflection.v1.ServerReflection")
         .build_v1()

@@ -3,6 +3,7 @@
 //! A handler takes a request apart, calls the service and renders what comes back; it decides nothing. Routes and the
 //! OpenAPI document come from one place (`openapi.rs`), and every answer passes through `envelope.rs`.
 
+mod backup;
 mod body;
 mod cluster;
 mod configs;

@@ -11,7 +11,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::problem::{self, Problem};
-use super::{AppState, cluster, configs, history, listings, members, resolve, txn, watch};
+use super::{AppState, backup, cluster, configs, history, listings, members, resolve, txn, watch};
 
 #[derive(OpenApi)]
 #[openapi(
@@ -51,6 +51,8 @@ pub(super) fn routes() -> OpenApiRouter<AppState> {
         .routes(routes!(members::demote))
         .routes(routes!(members::replace))
         .routes(routes!(members::transfer_leader))
+        .routes(routes!(backup::backup))
+        .routes(routes!(backup::list, backup::keep))
 }
 
 /// The OpenAPI document that `/openapi.json` serves.

@@ -50,6 +50,11 @@ pub(super) const CONSISTENCY: Param = param(
     Kind::OneOf(&["cached", "linearizable"]),
     "cached (default): what this node has applied. linearizable: confirmed with the leader.",
 );
+pub(super) const BACKUP_CONSISTENCY: Param = param(
+    "consistency",
+    Kind::OneOf(&["linearizable", "cached"]),
+    "linearizable (default): holds everything acknowledged before. cached: what this node has applied; needs no leader.",
+);
 pub(super) const MIN_REVISION: Param = param(
     "min_revision",
     Kind::Number,

@@ -83,7 +83,7 @@ pub(super) fn entry(out: &mut Vec<u8>, entry: &Entry) {
 }
 
 /// RFC 3339 in UTC with milliseconds. Times beyond the calendar are shown as its end.
-fn timestamp(milliseconds: u64) -> String {
+pub(super) fn timestamp(milliseconds: u64) -> String {
     let time = i64::try_from(milliseconds).ok().and_then(|ms| Timestamp::from_millisecond(ms).ok());
     format!("{:.3}", time.unwrap_or(Timestamp::MAX))
 }

@@ -3,6 +3,7 @@
 //! One registry for each node, nothing global: several nodes may live in one process. Numbers that belong to the
 //! replica or to the process are read when the page is asked for. `monitoring/METRICS.md` explains every name here.
 
+mod backup;
 mod family;
 mod node;
 mod process;
@@ -18,6 +19,7 @@ use prometheus::{
 };
 
 use crate::service::OPERATIONS;
+use backup::BackupNumbers;
 use family::counter;
 use process::Process;
 
@@ -42,7 +44,7 @@ const ALERTED_CODES: [&str; 7] = [
 ];
 
 /// What a request may be refused for want of; see `crate::admission`.
-const BOUNDS: [&str; 3] = ["requests", "request_bytes", "watches"];
+const BOUNDS: [&str; 4] = ["requests", "request_bytes", "watches", "backups"];
 
 /// Reads the numbers of the replica.
 type Sampler = Box<dyn Fn() -> NodeSample + Send + Sync>;
@@ -62,6 +64,7 @@ pub struct Metrics {
     overloaded: IntCounterVec,
     watchers: IntGauge,
     cache: CacheCounters,
+    backup: BackupNumbers,
 }
 
 /// Tier `l1`. Plain atomics: they are counted on the hottest path of the node.
@@ -142,6 +145,7 @@ impl Metrics {
             process: Process::new(),
             sampler: RwLock::new(None),
             cache: CacheCounters::default(),
+            backup: BackupNumbers::default(),
             registry,
         };
         let build = gauges(
@@ -256,6 +260,21 @@ impl Metrics {
         self.overloaded.with_label_values(&[bound]).inc();
     }
 
+    /// The newest backup that was there when the node started.
+    pub fn backup_found(&self, made_at_s: u64, bytes: u64) {
+        self.backup.found(made_at_s, bytes);
+    }
+
+    /// A backup into the data directory is complete.
+    pub fn backup_made(&self, made_at_s: u64, bytes: u64, took: Duration) {
+        self.backup.made(made_at_s, bytes, took);
+    }
+
+    /// A backup into the data directory failed or was skipped.
+    pub fn backup_failed(&self) {
+        self.backup.failed();
+    }
+
     /// The page. Reads the process table and the replica: not for the thread of a runtime.
     pub fn render(&self) -> prometheus::Result<Vec<u8>> {
         let mut families = self.registry.gather();
@@ -267,6 +286,7 @@ impl Metrics {
         ));
         let sample = self.sampler.read().as_ref().map(|sample| sample());
         families.extend(self.cache.families(sample.as_ref()));
+        families.extend(self.backup.families());
         if let Some(sample) = &sample {
             families.extend(sample.families());
         }

@@ -2,6 +2,7 @@
 //!
 //! It renders nothing and knows no transport. Each call counts itself once, by operation and by error code.
 
+mod backup;
 mod cursor;
 mod diff;
 mod members;
@@ -20,6 +21,7 @@ use llm_config_domain::{Address, Environment, Key, Namespace, QueryError, Reject
 use llm_config_replica::{Replica, Status, View};
 
 use crate::admission::Admission;
+use crate::backups::{BackupLimits, Backups};
 use crate::error::{Effect, ServiceError};
 use crate::metrics::Metrics;
 
@@ -28,7 +30,7 @@ pub use requests::*;
 pub use shared::{Shared, SharedLimits};
 
 /// Every value of the label `operation`.
-pub const OPERATIONS: [&str; 19] = [
+pub const OPERATIONS: [&str; 21] = [
     "set",
     "get",
     "delete",
@@ -48,6 +50,8 @@ pub const OPERATIONS: [&str; 19] = [
     "member_remove",
     "member_replace",
     "transfer_leader",
+    "backup",
+    "backups",
 ];
 
 /// Who acts while nobody can authenticate.
@@ -62,6 +66,7 @@ pub struct ServiceLimits {
     pub requests: usize,
     /// Bytes of request bodies in flight.
     pub request_bytes: usize,
+    pub backups: BackupLimits,
 }
 
 impl Default for ServiceLimits {
@@ -70,6 +75,7 @@ impl Default for ServiceLimits {
             request_timeout: Duration::from_secs(5),
             requests: 4_096,
             request_bytes: 64 << 20,
+            backups: BackupLimits::default(),
         }
     }
 }
@@ -85,6 +91,7 @@ struct Inner {
     shared: Arc<Shared>,
     metrics: Arc<Metrics>,
     admission: Admission,
+    backups: Backups,
     request_timeout: Duration,
     started: Instant,
     /// A compaction of this node's storage is under way.
@@ -100,11 +107,13 @@ impl Service {
     ) -> Self {
         shared.seed(replica.applied_revision());
         let admission = Admission::new(limits.requests, limits.request_bytes, metrics.clone());
+        let backups = Backups::new(replica.clone(), metrics.clone(), limits.backups);
         let inner = Inner {
             replica,
             shared,
             metrics,
             admission,
+            backups,
             request_timeout: limits.request_timeout,
             started: Instant::now(),
             compacting: AtomicBool::new(false),
@@ -129,6 +138,10 @@ impl Service {
 
     pub fn admission(&self) -> &Admission {
         &self.inner.admission
+    }
+
+    pub fn backups(&self) -> &Backups {
+        &self.inner.backups
     }
 
     pub fn started(&self) -> Instant {

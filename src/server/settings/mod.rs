@@ -36,6 +36,13 @@ const CACHE_BYTES_MAX: u64 = 1 << 40;
 pub const REQUEST_TIMEOUT_DEFAULT: Duration = Duration::from_secs(5);
 const REQUEST_TIMEOUT_MIN: Duration = Duration::from_millis(100);
 const REQUEST_TIMEOUT_MAX: Duration = Duration::from_secs(300);
+/// Time between two backups when nothing is said.
+pub const BACKUP_INTERVAL_DEFAULT: Duration = Duration::from_secs(24 * 3600);
+const BACKUP_INTERVAL_MIN: Duration = Duration::from_secs(1);
+const BACKUP_INTERVAL_MAX: Duration = Duration::from_secs(366 * 24 * 3600);
+/// Backups kept when nothing is said.
+pub const BACKUP_KEEP_DEFAULT: usize = 7;
+const BACKUP_KEEP_MAX: u64 = 1_000;
 
 /// Why the configuration cannot work, in one sentence that says where and what to do. Exit code 2.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -89,6 +96,10 @@ pub struct Settings {
     pub cache_bytes: u64,
     /// Longest time a request may wait for its answer.
     pub request_timeout: Duration,
+    /// Time between two backups into the data directory; `None`: none are made by themselves.
+    pub backup_interval: Option<Duration>,
+    /// Backups kept there.
+    pub backup_keep: usize,
 }
 
 impl Settings {
@@ -146,6 +157,12 @@ impl Settings {
                 parse::duration(text, REQUEST_TIMEOUT_MIN, REQUEST_TIMEOUT_MAX)
             })?
             .unwrap_or(REQUEST_TIMEOUT_DEFAULT),
+            backup_interval: optional(&chosen.backup_interval, backup_interval)?
+                .unwrap_or(Some(BACKUP_INTERVAL_DEFAULT)),
+            backup_keep: optional(&chosen.backup_keep, |text| {
+                parse::number(text, 1, BACKUP_KEEP_MAX)
+            })?
+            .map_or(BACKUP_KEEP_DEFAULT, |keep| usize::try_from(keep).unwrap_or(usize::MAX)),
         })
     }
 
@@ -241,6 +258,10 @@ impl Settings {
             log_level: self.log_level.to_string(),
             cache_bytes: self.cache_bytes,
             request_timeout: format!("{}ms", self.request_timeout.as_millis()),
+            backup_interval: self
+                .backup_interval
+                .map_or_else(|| "0".to_owned(), |interval| format!("{}s", interval.as_secs())),
+            backup_keep: self.backup_keep,
         };
         serde_saphyr::to_string(&printed)
             .map_err(|error| SettingsError(format!("--print-config: {error}")))
@@ -275,6 +296,8 @@ struct Printed<'a> {
     log_level: String,
     cache_bytes: u64,
     request_timeout: String,
+    backup_interval: String,
+    backup_keep: usize,
 }
 
 /// What others will be told; a port chosen by the system is not known yet.
@@ -318,6 +341,26 @@ fn data_dir(text: &str) -> Result<PathBuf, String> {
     } else {
         Ok(PathBuf::from(text))
     }
+}
+
+/// A time, or `0` for never. Whole seconds: anything finer means nothing here.
+fn backup_interval(text: &str) -> Result<Option<Duration>, String> {
+    if text == "0" {
+        return Ok(None);
+    }
+    let interval = parse::duration(text, BACKUP_INTERVAL_MIN, BACKUP_INTERVAL_MAX)
+        .map_err(|reason| format!("{reason}, or 0 for no backups by themselves"))?;
+    Ok(Some(Duration::from_secs(interval.as_secs())))
+}
+
+/// The members of `--initial-cluster` for a command other than `serve`.
+pub fn members(text: &str) -> Result<BTreeMap<u64, String>, String> {
+    parse::members(text)
+}
+
+/// The value of `--node-id` for a command other than `serve`.
+pub fn node_id(text: &str) -> Result<u64, String> {
+    parse::node_id(text)
 }
 
 /// A level, unless this build has no messages below another one.

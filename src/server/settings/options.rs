@@ -129,6 +129,10 @@ options! {
         "Memory for the cache of entries, such as 64MiB [default: 64MiB]" []
     request_timeout "request-timeout" "LLM_CONFIG_REQUEST_TIMEOUT" "TIME"
         "Longest time a request may wait for its answer, such as 5s or 500ms [default: 5s]" []
+    backup_interval "backup-interval" "LLM_CONFIG_BACKUP_INTERVAL" "TIME"
+        "Time between two backups into DIR/backups, such as 24h or 30m; 0: none are made by themselves [default: 24h]" []
+    backup_keep "backup-keep" "LLM_CONFIG_BACKUP_KEEP" "N"
+        "Backups kept in DIR/backups; older ones are deleted once a newer one is complete [default: 7]" []
 }
 
 /// An empty environment variable counts as not set: compose files and unit files write them that way.

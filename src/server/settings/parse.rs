@@ -114,10 +114,13 @@ pub(super) fn duration(text: &str, min: Duration, max: Duration) -> Result<Durat
     let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
     let (number, unit) = text.split_at(digits);
     let number: u64 = number.parse().map_err(|_| explain())?;
+    let seconds = |each: u64| number.checked_mul(each).map(Duration::from_secs).ok_or_else(explain);
     let duration = match unit.trim() {
         "ms" => Duration::from_millis(number),
-        "s" => Duration::from_secs(number),
-        "m" => Duration::from_secs(number.checked_mul(60).ok_or_else(explain)?),
+        "s" => seconds(1)?,
+        "m" => seconds(60)?,
+        "h" => seconds(3600)?,
+        "d" => seconds(24 * 3600)?,
         _ => return Err(explain()),
     };
     if (min..=max).contains(&duration) { Ok(duration) } else { Err(explain()) }
@@ -191,6 +194,8 @@ mod tests {
         let (min, max) = (Duration::from_millis(100), Duration::from_secs(300));
         assert_eq!(duration("1500ms", min, max), Ok(Duration::from_millis(1500)));
         assert_eq!(duration("5m", min, max), Ok(max));
+        assert_eq!(duration("2h", min, 25 * max), Ok(Duration::from_secs(7200)));
+        assert_eq!(duration("7d", min, 3000 * max), Ok(Duration::from_secs(7 * 86_400)));
         for bad in
             ["", "5", "s", "1ms", "6m", "5h", "-1s", "99999999999999999999s", "999999999999999999m"]
         {

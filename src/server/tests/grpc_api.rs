@@ -55,6 +55,8 @@ impl Alone {
             log_level: LevelFilter::WARN,
             cache_bytes: 1 << 20,
             request_timeout: Duration::from_secs(5),
+            backup_interval: None,
+            backup_keep: 7,
         };
         let node = Node::start(&settings, Sockets::bind(&settings).unwrap()).await.unwrap();
         let ready = async {
@@ -411,7 +413,12 @@ async fn status_health_and_reflection_answer() {
     assert!(!status.cluster_id.is_empty());
 
     let mut health = HealthClient::new(channel.clone());
-    for service in ["", "llmconfig.v1.ConfigService", "llmconfig.v1.ClusterService"] {
+    for service in [
+        "",
+        "llmconfig.v1.ConfigService",
+        "llmconfig.v1.ClusterService",
+        "llmconfig.v1.BackupService",
+    ] {
         let serving = async {
             loop {
                 let request = HealthCheckRequest { service: service.to_owned() };
@@ -444,6 +451,7 @@ async fn status_health_and_reflection_answer() {
     let public = [
         "grpc.health.v1.Health",
         "grpc.reflection.v1.ServerReflection",
+        "llmconfig.v1.BackupService",
         "llmconfig.v1.ClusterService",
         "llmconfig.v1.ConfigService",
     ];

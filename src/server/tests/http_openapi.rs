@@ -15,7 +15,7 @@ use http_support::{alone, request};
 use serde_json::Value;
 
 /// The contract's operations.
-const OPERATIONS: [(&str, &str); 24] = [
+const OPERATIONS: [(&str, &str); 27] = [
     ("get", "/api/v1/configs/{ns}/{key}"),
     ("put", "/api/v1/configs/{ns}/{key}"),
     ("post", "/api/v1/configs/{ns}/{key}"),
@@ -36,6 +36,9 @@ const OPERATIONS: [(&str, &str); 24] = [
     ("delete", "/api/v1/cluster/members/{id}"),
     ("post", "/api/v1/cluster/transfer-leader"),
     ("post", "/api/v1/admin/compact"),
+    ("post", "/api/v1/admin/backup"),
+    ("get", "/api/v1/admin/backups"),
+    ("post", "/api/v1/admin/backups"),
     ("get", "/health"),
     ("get", "/health/live"),
     ("get", "/health/ready"),
@@ -208,6 +211,11 @@ async fn answers_have_the_members_that_the_document_describes() {
     let version = &cluster["members"][0]["version"];
     assert!(version.as_str().is_some_and(|version| !version.is_empty()), "{cluster}");
     matches(&schemas, "CompactView", &node.post("/api/v1/admin/compact", "{}").await.expect(200));
+    let made = node.post("/api/v1/admin/backups", "").await.expect(201);
+    matches(&schemas, "BackupMade", &made);
+    let list = node.get("/api/v1/admin/backups").await.expect(200);
+    matches(&schemas, "BackupList", &list);
+    matches(&schemas, "BackupView", &list["items"][0]);
     let txn = node
         .post("/api/v1/txn", r#"{"success": [{"op": "get", "namespace": "app", "key": "k"}]}"#)
         .await

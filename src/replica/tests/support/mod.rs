@@ -1,6 +1,6 @@
 //! A cluster in this process, on ports that the operating system picked.
-#![allow(dead_code, reason = "each test binary uses its own part")]
 #![allow(clippy::unwrap_used, reason = "a test that cannot set up its cluster has failed")]
+#![allow(dead_code, reason = "each test file uses a part of it")]
 
 use std::collections::BTreeMap;
 use std::net::TcpListener;
@@ -161,9 +161,8 @@ impl Cluster {
     }
 
     pub async fn start_node_on(&mut self, id: u64, dir: &Path) -> Result<(), StartError> {
-        let founders = self.slots.iter().filter(|(_, slot)| slot.join.is_none());
         let initial_cluster = match self.slots[&id].join {
-            None => founders.map(|(id, slot)| (*id, slot.address.clone())).collect(),
+            None => self.founding_list(),
             Some(_) => BTreeMap::new(),
         };
         let advertise = self.advertise(id);
@@ -194,6 +193,17 @@ impl Cluster {
         let observer = Arc::clone(&slot.observer);
         slot.replica = Some(Replica::start(config, observer).await?);
         Ok(())
+    }
+
+    /// What every founder is told.
+    pub fn founding_list(&self) -> BTreeMap<u64, String> {
+        let founders = self.slots.iter().filter(|(_, slot)| slot.join.is_none());
+        founders.map(|(id, slot)| (*id, slot.address.clone())).collect()
+    }
+
+    /// A place for files that go with the cluster.
+    pub fn file(&self, name: &str) -> PathBuf {
+        self.root.join(name)
     }
 
     pub async fn stop_node(&mut self, id: u64) {

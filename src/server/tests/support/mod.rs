@@ -99,6 +99,8 @@ pub struct Node {
     pub join: String,
     /// Environment variables of the next start.
     pub env: Vec<(&'static str, String)>,
+    /// More flags for `serve`.
+    pub flags: Vec<String>,
     log: PathBuf,
     child: Option<Child>,
 }
@@ -113,6 +115,7 @@ impl Node {
             initial_cluster,
             join: String::new(),
             env: Vec::new(),
+            flags: Vec::new(),
             log: folder.join(format!("node-{id}.log")),
             child: None,
         }
@@ -124,6 +127,7 @@ impl Node {
             .args(["serve", "--auth=off", &format!("--node-id={}", self.id)])
             .arg(format!("--data-dir={}", self.data_dir.display()))
             .args(self.ports.args())
+            .args(&self.flags)
             .envs(self.env.iter().map(|(name, value)| (name, value)));
         match self.join.as_str() {
             "" => command.arg(format!("--initial-cluster={}", self.initial_cluster)),
