@@ -59,7 +59,13 @@ struct Args {
     data_dir: Option<PathBuf>,
     /// Instead: restart every node of that cluster in turn under a constant load of writes, this many times, and show how
     /// long a write waited at most.
-    #[arg(long, value_name = "ROUNDS", requires = "server_bin", value_parser = positive)]
+    #[arg(
+        long,
+        value_name = "ROUNDS",
+        requires = "server_bin",
+        conflicts_with = "endpoints",
+        value_parser = positive
+    )]
     rolling: Option<usize>,
 }
 

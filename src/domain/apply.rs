@@ -5,14 +5,14 @@
 //! safe: it is decided anew, and as the first try did nothing, at most one try ever does.
 
 use crate::change_log;
-use crate::command::{Command, Compact, Found, Node, Operation, Txn, TxnOp};
+use crate::command::{Command, Compact, Found, Node, Operation, RemovedNode, Txn, TxnOp};
 use crate::entry::Change;
 use crate::keys;
 use crate::limits;
 use crate::names::InvalidArgument;
 use crate::outcome::{Applied, Outcome, Rejection, TxnResult};
 use crate::overlay::Overlay;
-use crate::query::{self, Meta, QueryError, QueryResult, RemovedNode};
+use crate::query::{self, Meta, QueryError, QueryResult};
 use crate::record::{self, Request};
 use crate::requests::{self, Lookup};
 use crate::store::{Reader, StoreError};
@@ -195,9 +195,10 @@ fn transact<R: Reader + ?Sized>(writer: &mut Writer<'_, '_, R>, txn: &Txn) -> Qu
     Ok(Outcome::Txn { succeeded, results })
 }
 
-/// Forgetting what is already forgotten is no mistake: the caller has what it wants.
+/// Forgetting what is already forgotten is no mistake: the caller has what it wants. The next revision as the new floor
+/// leaves nothing to resume from, and so lets the newest deletion give its space back too.
 fn compact_history(meta: &mut Meta, compact: Compact) -> Result<Outcome, Rejection> {
-    if compact.revision > meta.revision {
+    if compact.revision > meta.revision + 1 {
         let reason = format!(
             "{} is in the future; the current revision is {}",
             compact.revision, meta.revision

@@ -2,7 +2,8 @@
 //!
 //! It is bounded in entries and bytes. Its floor, `Meta::oldest_revision`, moves by whole revisions and at once; stored
 //! lines below it are removed by and by, so that no command does unbounded work. A version record lives as long as
-//! history shows it or the log points to it: whichever ends last removes it.
+//! history shows it or the log points to it: whichever ends last removes it. When the log lets go of the deletion of an
+//! entry that is still deleted, history lets go of everything before that deletion, so that deleting gives space back.
 
 use std::ops::ControlFlow;
 
@@ -14,7 +15,7 @@ use crate::limits;
 use crate::names::Address;
 use crate::overlay::Overlay;
 use crate::query::{self, Meta};
-use crate::record::{ChangeRecord, Record, Version};
+use crate::record::{ChangeRecord, Head, Record, Version};
 use crate::store::{Order, Reader, StoreError};
 
 /// Adds a line for a version whose record takes `version_bytes`.
@@ -74,22 +75,51 @@ pub(crate) fn evict<R: Reader + ?Sized>(
         return Ok(());
     }
     let floor = if above_bound { meta.revision } else { meta.oldest_revision };
-    let budget = limits::EVICTIONS_PER_COMMAND_MAX + added;
-    let (lines, next) = oldest_lines(store, meta.change_log_start, floor, budget)?;
+    let mut budget = limits::EVICTIONS_PER_COMMAND_MAX + added;
+    let (lines, mut next) = oldest_lines(store, meta.change_log_start, floor, budget)?;
     for line in lines {
         meta.oldest_revision = meta.oldest_revision.max(line.revision + 1);
-        meta.change_log_entries = meta.change_log_entries.saturating_sub(1);
-        meta.change_log_bytes = meta.change_log_bytes.saturating_sub(line.record.bytes);
-        store.delete(line.key);
-        let version = line.record.version;
+        let (version, bytes) = (line.record.version, line.record.bytes);
         let address = line.record.address()?;
-        let latest = query::head(store, &address)?.map_or(0, |head| head.latest_version);
-        if version + meta.history_limit <= latest {
+        let head = query::head(store, &address)?.unwrap_or_default();
+        if version + meta.history_limit <= head.latest_version {
             store.delete(keys::version(&address, version));
+        } else if version == head.latest_version
+            && !head.live
+            && !forget_deleted(store, meta, &address, head, &mut budget)
+        {
+            // The line stays below the floor, and the next command goes on from it.
+            next = Some(line.revision);
+            break;
         }
+        meta.change_log_entries = meta.change_log_entries.saturating_sub(1);
+        meta.change_log_bytes = meta.change_log_bytes.saturating_sub(bytes);
+        store.delete(line.key);
     }
     meta.change_log_start = next.unwrap_or(meta.revision + 1);
     Ok(())
+}
+
+/// Removes the versions of a deleted entry before its deletion, oldest first, at most `budget`. The deletion itself stays:
+/// who deleted it, and what to answer to a retry of that. The log has let go of all of them before. True: all are gone.
+fn forget_deleted<R: Reader + ?Sized>(
+    store: &mut Overlay<'_, R>,
+    meta: &Meta,
+    address: &Address,
+    head: Head,
+    budget: &mut usize,
+) -> bool {
+    let mut version = head.oldest_shown(meta.history_limit);
+    while version < head.latest_version && *budget > 0 {
+        store.delete(keys::version(address, version));
+        version += 1;
+        *budget -= 1;
+    }
+    let done = version == head.latest_version;
+    if head.oldest_version != version {
+        store.put(keys::head(address), Head { oldest_version: version, ..head }.to_bytes());
+    }
+    done
 }
 
 /// The first lines below `floor`, at most `budget`, and the revision of the line after them.

@@ -129,7 +129,7 @@ pub enum TxnOp {
 /// Forgets change history: watches can no longer resume before this revision.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Compact {
-    /// The oldest revision to keep; at most the current one.
+    /// The oldest revision to keep; at most the one that comes next, which keeps none.
     pub revision: u64,
 }
 
@@ -171,6 +171,15 @@ pub struct AddNode {
 pub struct RemoveNode {
     /// Its id.
     pub id: u64,
+}
+
+/// What is left of a removed node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RemovedNode {
+    /// Its id, used up.
+    pub id: u64,
+    /// The disk that it had; empty when it was removed before it had registered.
+    pub incarnation: String,
 }
 
 /// Why bytes are not a command or an answer.

@@ -31,15 +31,13 @@ mod writer;
 pub use apply::{Stamped, apply};
 pub use command::{
     AddNode, Command, Compact, Compare, DecodeError, Delete, Found, Node, Operation, RemoveNode,
-    RequestId, Rollback, Set, Txn, TxnOp,
+    RemovedNode, RequestId, Rollback, Set, Txn, TxnOp,
 };
 pub use entry::{Change, ChangeKind, Entry};
 pub use names::{Address, Environment, InvalidArgument, Key, Namespace};
 pub use outcome::{Applied, Outcome, Rejection, TxnResult};
 pub use overlay::Overlay;
-pub use query::{
-    ListQuery, Meta, NamespaceSummary, Page, QueryError, RemovedNode, Resolved, RevisionChanges,
-};
+pub use query::{ListQuery, Meta, NamespaceSummary, Page, QueryError, Resolved, RevisionChanges};
 pub use record::{RECORD_FORMAT, check_format};
 pub use store::{MemoryStore, Order, Reader, StoreError, Visit, Writes, digest};
 pub use value::{JsonValue, ValueError};

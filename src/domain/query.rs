@@ -7,7 +7,7 @@ use std::ops::ControlFlow;
 
 use bytes::Bytes;
 
-use crate::command::Node;
+use crate::command::{Node, RemovedNode};
 use crate::entry::{Change, Entry};
 use crate::keys;
 use crate::limits;
@@ -163,11 +163,6 @@ pub fn get<R: Reader + ?Sized>(reader: &R, address: &Address) -> QueryResult<Opt
     }
 }
 
-/// The oldest version that history shows.
-fn oldest_shown(latest: u64, history_limit: u64) -> u64 {
-    latest.saturating_sub(history_limit) + 1
-}
-
 /// One version of an entry, which may be a deletion. `NotFound` when it was never made, `Compacted` when history no
 /// longer shows it.
 pub fn get_version<R: Reader + ?Sized>(
@@ -175,13 +170,13 @@ pub fn get_version<R: Reader + ?Sized>(
     address: &Address,
     version: u64,
 ) -> QueryResult<Entry> {
-    let latest = head(reader, address)?.map_or(0, |head| head.latest_version);
-    if version == 0 || version > latest {
+    let head = head(reader, address)?.unwrap_or_default();
+    if version == 0 || version > head.latest_version {
         return Err(Rejection::NotFound.into());
     }
-    let meta = meta(reader)?;
-    if version < oldest_shown(latest, meta.history_limit) {
-        return Err(forgotten(reader, address, oldest_shown(latest, meta.history_limit)));
+    let oldest = head.oldest_shown(meta(reader)?.history_limit);
+    if version < oldest {
+        return Err(forgotten(reader, address, oldest));
     }
     Ok(referenced_version(reader, address, version)?)
 }
@@ -280,9 +275,9 @@ pub fn history<R: Reader + ?Sized>(
     limit: usize,
 ) -> QueryResult<Page<Entry>> {
     let limit = page_limit(limit);
-    let latest = head(reader, address)?.ok_or(Rejection::NotFound)?.latest_version;
-    let oldest = oldest_shown(latest, meta(reader)?.history_limit);
-    let end = before_version.unwrap_or(u64::MAX).min(latest + 1);
+    let head = head(reader, address)?.ok_or(Rejection::NotFound)?;
+    let oldest = head.oldest_shown(meta(reader)?.history_limit);
+    let end = before_version.unwrap_or(u64::MAX).min(head.latest_version + 1);
     // A page ends at the oldest version only without a successor, so who asks for one was overtaken by compaction.
     if end <= oldest && oldest > 1 {
         return Err(forgotten(reader, address, oldest));
@@ -358,6 +353,16 @@ pub fn changes<R: Reader + ?Sized>(
     from_revision: u64,
     limit_revisions: usize,
 ) -> QueryResult<Vec<RevisionChanges>> {
+    changes_within(reader, from_revision, limit_revisions, limits::CHANGES_PAGE_BYTES)
+}
+
+/// As [`changes`], with no further revision once `bytes` are reached.
+pub fn changes_within<R: Reader + ?Sized>(
+    reader: &R,
+    from_revision: u64,
+    limit_revisions: usize,
+    bytes: usize,
+) -> QueryResult<Vec<RevisionChanges>> {
     let oldest_revision = meta(reader)?.oldest_revision;
     let from_revision = from_revision.max(1);
     if from_revision < oldest_revision {
@@ -369,7 +374,7 @@ pub fn changes<R: Reader + ?Sized>(
     reader.scan(&from, &to, Order::Ascending, &mut |key, value| {
         let revision = keys::change_revision(key)?;
         if revisions.last().is_none_or(|last| last.revision != revision) {
-            if revisions.len() >= limit_revisions.max(1) || size >= limits::CHANGES_PAGE_BYTES {
+            if revisions.len() >= limit_revisions.max(1) || size >= bytes {
                 return Ok(ControlFlow::Break(()));
             }
             revisions.push(RevisionChanges { revision, changes: Vec::new() });
@@ -384,15 +389,6 @@ pub fn changes<R: Reader + ?Sized>(
         Ok(ControlFlow::Continue(()))
     })?;
     Ok(revisions)
-}
-
-/// What is left of a removed node.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct RemovedNode {
-    /// Its id, used up.
-    pub id: u64,
-    /// The disk that it had; empty when it was removed before it had registered.
-    pub incarnation: String,
 }
 
 /// Every node that is known and was not removed, by id.

@@ -6,10 +6,10 @@
 use bytes::{BufMut, Bytes, BytesMut};
 use prost::Message;
 
-use crate::command::Node;
+use crate::command::{Node, RemovedNode};
 use crate::entry::Entry;
 use crate::names::Address;
-use crate::query::{Meta, RemovedNode};
+use crate::query::Meta;
 use crate::store::StoreError;
 use crate::value::JsonValue;
 use crate::wire;
@@ -68,6 +68,9 @@ pub(crate) struct Head {
     pub(crate) created_at_ms: u64,
     #[prost(string, tag = "4")]
     pub(crate) created_by: String,
+    /// Versions below this one are forgotten, whatever the history limit says; 0: none for that reason.
+    #[prost(uint64, tag = "5")]
+    pub(crate) oldest_version: u64,
 }
 
 impl Record for Head {
@@ -78,6 +81,11 @@ impl Head {
     /// What `expected_version` and comparisons look at: 0 when the entry does not exist.
     pub(crate) fn current_version(&self) -> u64 {
         if self.live { self.latest_version } else { 0 }
+    }
+
+    /// The oldest version that history shows.
+    pub(crate) fn oldest_shown(&self, history_limit: u64) -> u64 {
+        (self.latest_version.saturating_sub(history_limit) + 1).max(self.oldest_version)
     }
 }
 
@@ -322,7 +330,7 @@ mod tests {
     #[test]
     fn an_unknown_format_is_refused_with_the_name_of_the_table() {
         let bytes =
-            Head { latest_version: 3, live: true, created_at_ms: 1, created_by: "a".into() }
+            Head { latest_version: 3, live: true, created_by: "a".into(), ..Head::default() }
                 .to_bytes();
         assert_eq!(Head::from_bytes(bytes.clone()).unwrap().current_version(), 3);
         let mut newer = bytes.to_vec();

@@ -6,9 +6,8 @@
 use bytes::{BufMut, Bytes, BytesMut};
 use prost::Message;
 
-use crate::command::{self, DecodeError, Operation, TxnOp};
+use crate::command::{self, DecodeError, Operation, RemovedNode, TxnOp};
 use crate::names::{self, Environment, InvalidArgument, Key, Namespace};
-use crate::query::RemovedNode;
 use crate::value::{JsonValue, ValueError};
 
 mod answer;

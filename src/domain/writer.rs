@@ -117,6 +117,7 @@ impl<'o, 'b, R: Reader + ?Sized> Writer<'o, 'b, R> {
     ) -> Result<Entry, StoreError> {
         let was_live = head.as_ref().is_some_and(|head| head.live);
         let version = head.as_ref().map_or(0, |head| head.latest_version) + 1;
+        let oldest_version = head.as_ref().map_or(0, |head| head.oldest_version);
         let now_ms = self.meta.last_time_ms;
         let (created_at_ms, created_by) = match head {
             Some(head) if head.live => (head.created_at_ms, head.created_by),
@@ -135,19 +136,20 @@ impl<'o, 'b, R: Reader + ?Sized> Writer<'o, 'b, R> {
             tags: content.tags,
             comment: content.comment,
         };
-        self.store_entry(&entry)?;
+        self.store_entry(&entry, oldest_version)?;
         self.count(address, was_live, !entry.deleted())?;
         change_log::forget_version(self.store, &self.meta, address, version)?;
         self.changes.push(Change::of(entry.clone()));
         Ok(entry)
     }
 
-    fn store_entry(&mut self, entry: &Entry) -> Result<(), StoreError> {
+    fn store_entry(&mut self, entry: &Entry, oldest_version: u64) -> Result<(), StoreError> {
         let head = Head {
             latest_version: entry.version,
             live: !entry.deleted(),
             created_at_ms: entry.created_at_ms,
             created_by: entry.created_by.clone(),
+            oldest_version,
         };
         let record = Version::of(entry).to_bytes();
         // A transaction has far fewer operations than a sequence number has values.

@@ -67,8 +67,12 @@ pub struct Tuning {
     pub proposals_in_flight_max: usize,
     /// Bytes of commands in flight on this node before writes are refused.
     pub proposal_bytes_in_flight_max: usize,
+    /// Bytes that this node may store before the cluster refuses writes; 0 is no bound.
+    pub storage_quota_bytes: u64,
     /// Free bytes of the disk below which writes are refused.
     pub disk_reserve_bytes: u64,
+    /// Bytes of the log database after which a snapshot is made and the log behind it is purged.
+    pub log_bytes_max: u64,
     /// Size of one chunk of a snapshot in transit.
     pub snapshot_chunk_bytes: usize,
 }
@@ -85,7 +89,9 @@ impl Default for Tuning {
             block_cache_bytes: 64 << 20,
             proposals_in_flight_max: 5_000,
             proposal_bytes_in_flight_max: 64 << 20,
+            storage_quota_bytes: 8 << 30,
             disk_reserve_bytes: 256 << 20,
+            log_bytes_max: 1 << 30,
             snapshot_chunk_bytes: 512 << 10,
         }
     }

@@ -30,9 +30,9 @@ pub enum ProposeError {
     /// Too many proposals are in flight; nothing was proposed.
     #[error("too many writes are in flight; nothing was proposed")]
     Overloaded,
-    /// The disk is (nearly) full; nothing was proposed.
-    #[error("storage is full; nothing was proposed")]
-    StorageFull,
+    /// A voter has reached its quota, or its disk is nearly full; nothing was proposed. Says which node and what for.
+    #[error("storage is full ({0}); nothing was proposed")]
+    StorageFull(String),
     /// The command is outside the bounds of the domain; nothing was proposed.
     #[error("the command is not valid: {0}")]
     Invalid(String),

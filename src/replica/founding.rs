@@ -122,6 +122,7 @@ pub(crate) async fn ask(node: &Node, id: u64, address: &str) -> Option<pb::Ident
         return None;
     }
     node.local.contacts.heard_from(id);
+    node.space.note_peer(id, reply.storage_full);
     Some(reply)
 }
 

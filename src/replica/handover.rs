@@ -94,16 +94,29 @@ async fn other_leader(node: &Node, limit: Instant) -> Option<u64> {
     }
 }
 
-/// The best voter to lead next. One that lags gets a moment to catch up, because it could not win before.
+/// The best voter to lead next. One that lags gets a moment to catch up, because it could not win before; and a leader
+/// that was elected just now has heard of nobody yet.
 async fn candidate(node: &Node, refused: &BTreeSet<u64>, deadline: Instant) -> Option<u64> {
     let patience = deadline.min(Instant::now() + node.local.tuning.election_timeout_max);
     loop {
-        let best = best_voter(node, refused)?;
-        if best.lag <= LAG_MAX || Instant::now() >= patience {
-            return Some(best.id);
+        let best = best_voter(node, refused);
+        let waits = match &best {
+            Some(best) => best.lag > LAG_MAX,
+            None => untried(node, refused),
+        };
+        if !waits || Instant::now() >= patience {
+            return best.map(|best| best.id);
         }
         tokio::time::sleep(POLL).await;
     }
+}
+
+/// Whether there is another voter that has not refused.
+fn untried(node: &Node, refused: &BTreeSet<u64>) -> bool {
+    let metrics = node.raft.metrics();
+    let metrics = metrics.borrow_watched();
+    let own = node.local.node_id();
+    metrics.membership_config.voter_ids().any(|id| id != own && !refused.contains(&id))
 }
 
 /// Ordered by what makes a good leader.

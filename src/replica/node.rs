@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use llm_config_domain::Operation;
 use llm_config_proto::internal::replication_client::ReplicationClient;
 use openraft::Raft;
 use parking_lot::Mutex;
@@ -11,9 +12,11 @@ use tokio::sync::Semaphore;
 use tonic::Request;
 use tonic::transport::Channel;
 
+use crate::error::ProposeError;
 use crate::local::Local;
 use crate::network::{client, passport};
 use crate::read::Coalescer;
+use crate::space::{Space, grows};
 use crate::storage::directory::Directory;
 use crate::storage::log::LogStore;
 use crate::storage::state::StateMachine;
@@ -29,9 +32,6 @@ pub(crate) struct Counters {
     pub(crate) read_rounds: AtomicU64,
     pub(crate) read_served: AtomicU64,
     pub(crate) leader_changes: AtomicU64,
-    pub(crate) storage_bytes: AtomicU64,
-    pub(crate) disk_capacity: AtomicU64,
-    pub(crate) disk_free: AtomicU64,
 }
 
 impl Counters {
@@ -50,6 +50,7 @@ pub(crate) struct Node {
     pub(crate) log: LogStore,
     pub(crate) directory: Arc<Directory>,
     pub(crate) counters: Counters,
+    pub(crate) space: Space,
     pub(crate) reads: Coalescer,
     /// Proposals that may be in flight on this node.
     pub(crate) slots: Arc<Semaphore>,
@@ -72,6 +73,7 @@ impl Node {
         directory: Arc<Directory>,
     ) -> Self {
         let slots = Arc::new(Semaphore::new(local.tuning.proposals_in_flight_max));
+        let space = Space::new(&local.tuning);
         let units = local.tuning.proposal_bytes_in_flight_max / Self::BYTES_UNIT;
         Self {
             local,
@@ -79,6 +81,7 @@ impl Node {
             log,
             directory,
             counters: Counters::default(),
+            space,
             reads: Coalescer::default(),
             slots,
             bytes: Arc::new(Semaphore::new(units)),
@@ -100,6 +103,48 @@ impl Node {
     pub(crate) fn reachable(&self, id: u64) -> bool {
         let fresh = self.local.tuning.election_timeout_max + PING_MARGIN;
         self.local.contacts.age(id).is_some_and(|age| age <= fresh)
+    }
+
+    /// Why this node itself has no room for more.
+    pub(crate) fn full(&self) -> Option<String> {
+        let appended = self.log.stats().bytes.load(Ordering::Relaxed);
+        self.space.full(appended).map(|reason| format!("node {} {reason}", self.local.node_id()))
+    }
+
+    /// A voter, other than this node, that said that it has no room.
+    pub(crate) fn full_peer(&self) -> Option<u64> {
+        let voters = self.voters();
+        self.space.full_peers().into_iter().find(|id| voters.contains(id))
+    }
+
+    /// Refuses what needs room that a voter does not have. The leader decides for all of them, as each tells it; a node
+    /// without a vote holds nobody up.
+    pub(crate) fn room_for(&self, operation: &Operation) -> Result<(), ProposeError> {
+        if !grows(operation) {
+            return Ok(());
+        }
+        let own = self.full().filter(|_| self.voters().contains(&self.local.node_id()));
+        let reason = own.or_else(|| {
+            let peer = self.full_peer().filter(|_| self.leads())?;
+            Some(format!("node {peer} has no room for more"))
+        });
+        match reason {
+            Some(reason) => {
+                self.space.refused();
+                Err(ProposeError::StorageFull(reason))
+            }
+            None => Ok(()),
+        }
+    }
+
+    pub(crate) fn leads(&self) -> bool {
+        self.leader().is_some_and(|(id, _)| id == self.local.node_id())
+    }
+
+    fn voters(&self) -> Vec<u64> {
+        let metrics = self.raft.metrics();
+        let metrics = openraft::async_runtime::watch::WatchReceiver::borrow_watched(&metrics);
+        metrics.membership_config.voter_ids().collect()
     }
 
     /// A leader's message was accepted; it named this commit index.

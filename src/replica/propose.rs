@@ -4,7 +4,6 @@
 //! been appended may be made again only with a request id, because the state machine then answers it from memory instead
 //! of doing it twice. Without one, the caller is told that the outcome is unknown.
 
-use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -120,12 +119,7 @@ fn admit(
         Counters::add(&node.counters.refused);
         ProposeError::Overloaded
     };
-    let free = node.counters.disk_free.load(Ordering::Relaxed);
-    // What gives space back must pass, or a full store could never be emptied.
-    let frees = matches!(operation, Operation::Delete(_) | Operation::Compact(_));
-    if free < node.local.tuning.disk_reserve_bytes && !frees {
-        return Err(ProposeError::StorageFull);
-    }
+    node.room_for(operation)?;
     let slot = std::sync::Arc::clone(&node.slots).try_acquire_owned().map_err(|_| refuse())?;
     let units = u32::try_from(bytes.div_ceil(Node::BYTES_UNIT)).unwrap_or(u32::MAX);
     let share =
@@ -169,8 +163,8 @@ pub(crate) async fn on_leader(
         .map_err(|error| not_proposed(Status::invalid_argument(error.to_string())))?;
     let _admitted = match admit(node, &decoded.operation, command.len()) {
         Ok(admitted) => admitted,
-        Err(ProposeError::StorageFull) => {
-            return Err(not_proposed(Status::failed_precondition("storage is full")));
+        Err(ProposeError::StorageFull(reason)) => {
+            return Err(not_proposed(Status::failed_precondition(reason)));
         }
         Err(error) => return Err(not_proposed(Status::resource_exhausted(error.to_string()))),
     };
@@ -218,7 +212,7 @@ async fn forward(
         Ok(Err(status)) if status.metadata().contains_key(NOT_PROPOSED) => {
             Attempt::NotProposed(match status.code() {
                 Code::ResourceExhausted => ProposeError::Overloaded,
-                Code::FailedPrecondition => ProposeError::StorageFull,
+                Code::FailedPrecondition => ProposeError::StorageFull(status.message().to_owned()),
                 Code::InvalidArgument => ProposeError::Invalid(status.message().to_owned()),
                 _ => ProposeError::NoLeader,
             })

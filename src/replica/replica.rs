@@ -24,11 +24,11 @@ use crate::network::client::Network;
 use crate::node::Node;
 use crate::observer::Observer;
 use crate::status::{Member, Role, Stats, Status};
-use crate::steward::{self, Steward};
+use crate::steward::Steward;
 use crate::storage::directory::{Directory, Identity};
 use crate::storage::state::Shared;
 use crate::storage::view::View;
-use crate::{backup, founding, propose, read};
+use crate::{backup, founding, propose, read, reclaim};
 
 /// How long a stopping node waits for its connections.
 const SERVER_STOP_TIMEOUT: Duration = Duration::from_secs(2);
@@ -112,7 +112,7 @@ impl Replica {
         .await
         .map_err(|error| StartError::DataDir(format!("{}: {error}", config.data_dir.display())))?;
         let node = Arc::new(Node::new(local, raft, log, directory));
-        steward::measure(&node).await;
+        reclaim::measure(&node).await;
 
         let (stop, stopped) = watch::channel(false);
         let server = serve(Arc::clone(&node), config.raft_listener, stopped.clone())?;
@@ -407,9 +407,7 @@ impl Replica {
             leader_changes: load(&counters.leader_changes),
             snapshots_built: load(&state.snapshots_built),
             snapshots_installed: load(&state.snapshots_installed),
-            storage_bytes: load(&counters.storage_bytes),
-            disk_capacity_bytes: load(&counters.disk_capacity),
-            disk_free_bytes: load(&counters.disk_free),
+            space: node.space.stats(),
             block_cache_hits: current.options().get_ticker_count(Ticker::BlockCacheHit),
             block_cache_misses: current.options().get_ticker_count(Ticker::BlockCacheMiss),
             block_cache_evictions: evicted_blocks(added, inserted, held),

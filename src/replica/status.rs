@@ -111,16 +111,37 @@ pub struct Stats {
     pub snapshots_built: u64,
     /// Snapshots received and installed.
     pub snapshots_installed: u64,
-    /// Bytes that the node stores (log, state and snapshots).
-    pub storage_bytes: u64,
-    /// Size of the file system that holds the data directory.
-    pub disk_capacity_bytes: u64,
-    /// Bytes free on it.
-    pub disk_free_bytes: u64,
+    /// Room for what the node stores.
+    pub space: SpaceStats,
     /// Hits in the RocksDB block cache.
     pub block_cache_hits: u64,
     /// Misses in the RocksDB block cache.
     pub block_cache_misses: u64,
     /// Blocks that left the RocksDB block cache for want of room.
     pub block_cache_evictions: u64,
+}
+
+/// How much a node stores, how much it may, and what refuses writes for want of room.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct SpaceStats {
+    /// Bytes that the node stores: log, state and snapshots; a file with several names counts once, backups do not count.
+    pub used_bytes: u64,
+    /// Bytes that it may store; 0 is no bound.
+    pub quota_bytes: u64,
+    /// Size of the file system that holds the data directory.
+    pub disk_capacity_bytes: u64,
+    /// Bytes free on it.
+    pub disk_free_bytes: u64,
+    /// Free bytes below which writes are refused.
+    pub disk_reserve_bytes: u64,
+    /// At least 90 % of the quota is used.
+    pub quota_near: bool,
+    /// The quota is reached: the cluster refuses writes.
+    pub quota_full: bool,
+    /// The disk is nearly full: the cluster refuses writes.
+    pub disk_full: bool,
+    /// Another node that says that it is full.
+    pub full_peer: Option<u64>,
+    /// Writes refused for want of room.
+    pub refused: u64,
 }

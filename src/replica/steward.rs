@@ -1,8 +1,7 @@
 //! What a node does about itself in the background: gives the cluster its id, registers its addresses and its disk, asks
-//! whether its neighbours are up, and measures its storage.
+//! whether its neighbours are up, and looks after its storage.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use llm_config_domain::{Applied, Command, Found, Node as Registration, Operation, Rejection};
@@ -15,11 +14,11 @@ use crate::founding;
 use crate::local::Failure;
 use crate::node::{Counters, Node};
 use crate::propose;
-use crate::storage::directory::{Identity, size_of};
+use crate::reclaim;
+use crate::storage::directory::Identity;
 
 const ROUND: Duration = Duration::from_millis(250);
 const PING_INTERVAL: Duration = Duration::from_secs(1);
-const MEASURE_INTERVAL: Duration = Duration::from_secs(5);
 const PROPOSE_TIMEOUT: Duration = Duration::from_secs(5);
 /// Recorded as the author of what the steward proposes.
 const ACTOR: &str = "system";
@@ -55,7 +54,7 @@ impl Steward {
         tokio::select! {
             () = work => {}
             () = self.watch_core() => {}
-            () = self.watch_storage() => {}
+            () = reclaim::watch(&self.node) => {}
             () = self.watch_recovery() => {}
             () = self.watch_leader() => {}
             _ = stop.wait_for(|stop| *stop) => {}
@@ -85,14 +84,6 @@ impl Steward {
             }
         }
         std::future::pending::<()>().await;
-    }
-
-    /// Apart from the rest: a disk that hangs must not keep other faults from being noticed.
-    async fn watch_storage(&self) {
-        loop {
-            tokio::time::sleep(MEASURE_INTERVAL).await;
-            measure(&self.node).await;
-        }
     }
 
     /// Keeps the cluster id where the next start finds it before it reads the state.
@@ -128,12 +119,8 @@ impl Steward {
         local.fail(Failure::Removed(reason));
     }
 
-    fn leads(&self) -> bool {
-        self.node.leader().is_some_and(|(id, _)| id == self.node.local.node_id())
-    }
-
     async fn found(&self) {
-        if !self.leads() || self.node.local.state.cluster_id().is_some() {
+        if !self.node.leads() || self.node.local.state.cluster_id().is_some() {
             return;
         }
         let found =
@@ -232,24 +219,5 @@ impl Steward {
                 std::future::pending::<()>().await;
             }
         }
-    }
-}
-
-/// Measures the storage of a node; the numbers decide whether writes are taken.
-pub(crate) async fn measure(node: &Arc<Node>) {
-    let node = Arc::clone(node);
-    let measured = tokio::task::spawn_blocking(move || {
-        let root = node.directory.root();
-        node.counters.storage_bytes.store(size_of(root), Ordering::Relaxed);
-        match rustix::fs::statvfs(root) {
-            Ok(disk) => {
-                node.counters.disk_capacity.store(disk.f_blocks * disk.f_frsize, Ordering::Relaxed);
-                node.counters.disk_free.store(disk.f_bavail * disk.f_frsize, Ordering::Relaxed);
-            }
-            Err(error) => tracing::error!(%error, "the size of the disk is not known"),
-        }
-    });
-    if let Err(error) = measured.await {
-        tracing::error!(%error, "measuring the storage failed");
     }
 }

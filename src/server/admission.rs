@@ -1,4 +1,4 @@
-//! How much a node takes on at once: requests in flight and bytes of their bodies.
+//! How much a node takes on at once: requests in flight, and bytes of them and of their answers.
 //!
 //! What does not fit is refused at once with `OVERLOADED`, before it costs anything; nothing waits in a queue here.
 
@@ -52,10 +52,7 @@ impl Admission {
         }
         if !take(&inner.bytes, body_bytes, inner.bytes_max) {
             inner.requests.fetch_sub(1, Ordering::Relaxed);
-            inner.metrics.overloaded("request_bytes");
-            return Err(ServiceError::Overloaded {
-                reason: format!("request bodies in flight would exceed {} bytes", inner.bytes_max),
-            });
+            return Err(inner.no_bytes());
         }
         Ok(Permit { inner: inner.clone(), bytes: body_bytes })
     }
@@ -63,6 +60,32 @@ impl Admission {
     /// Requests in flight.
     pub fn in_flight(&self) -> usize {
         self.inner.requests.load(Ordering::Relaxed)
+    }
+}
+
+impl Permit {
+    /// Takes room for more bytes of the same request.
+    pub fn grow(&mut self, bytes: usize) -> Result<(), ServiceError> {
+        if !take(&self.inner.bytes, bytes, self.inner.bytes_max) {
+            return Err(self.inner.no_bytes());
+        }
+        self.bytes += bytes;
+        Ok(())
+    }
+
+    /// Counts bytes that are there already, even above the bound: who comes next is refused for it.
+    pub fn charge(&mut self, bytes: usize) {
+        self.inner.bytes.fetch_add(bytes, Ordering::Relaxed);
+        self.bytes += bytes;
+    }
+}
+
+impl Inner {
+    fn no_bytes(&self) -> ServiceError {
+        self.metrics.overloaded("request_bytes");
+        ServiceError::Overloaded {
+            reason: format!("messages in flight would exceed {} bytes", self.bytes_max),
+        }
     }
 }
 
@@ -107,6 +130,18 @@ mod tests {
         assert_eq!(admission.enter(41).err().unwrap().code(), "OVERLOADED");
         assert_eq!(admission.in_flight(), 1);
         assert!(admission.enter(40).is_ok());
+        drop(held);
+        assert!(admission.enter(100).is_ok());
+    }
+
+    #[test]
+    fn what_is_there_counts_above_the_bound_and_refuses_what_comes() {
+        let admission = admission(10, 100);
+        let mut held = admission.enter(10).unwrap();
+        assert!(held.grow(91).is_err());
+        held.grow(40).unwrap();
+        held.charge(100);
+        assert_eq!(admission.enter(1).err().unwrap().code(), "OVERLOADED");
         drop(held);
         assert!(admission.enter(100).is_ok());
     }

@@ -17,8 +17,8 @@ use tracing::level_filters::LevelFilter;
 use crate::logging::{self, Format};
 use crate::node::{Node, NodeError, Sockets};
 use crate::settings::{
-    BACKUP_INTERVAL_DEFAULT, BACKUP_KEEP_DEFAULT, CACHE_BYTES_DEFAULT, REQUEST_TIMEOUT_DEFAULT,
-    Settings,
+    BACKUP_INTERVAL_DEFAULT, BACKUP_KEEP_DEFAULT, CACHE_BYTES_DEFAULT, DISK_RESERVE_DEFAULT,
+    REQUEST_TIMEOUT_DEFAULT, STORAGE_QUOTA_DEFAULT, Settings,
 };
 
 /// Where the nodes keep their data when nothing is said: beside the person's work, easy to see and to delete.
@@ -169,6 +169,8 @@ fn settings(n: u16, nodes: u16, data_dir: &Path) -> Settings {
         request_timeout: REQUEST_TIMEOUT_DEFAULT,
         backup_interval: Some(BACKUP_INTERVAL_DEFAULT),
         backup_keep: BACKUP_KEEP_DEFAULT,
+        storage_quota: STORAGE_QUOTA_DEFAULT,
+        disk_reserve: DISK_RESERVE_DEFAULT,
     }
 }
 

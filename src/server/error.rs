@@ -58,8 +58,10 @@ pub enum ServiceError {
          done and changes nothing that is done"
     )]
     MembershipUnknown { reason: String },
-    #[error("the store is full; reads and deletes still work, free space before writing again")]
-    StorageFull,
+    #[error(
+        "the store is full: {reason}; reads and deletes still work, free space before writing again"
+    )]
+    StorageFull { reason: String },
     #[error("internal fault: {reason}")]
     Internal { reason: String, effect: Effect },
 }
@@ -128,7 +130,7 @@ impl ServiceError {
             // Sending it again is safe only when the cluster can recognise it.
             E::OutcomeUnknown { idempotent, .. } => row("OUTCOME_UNKNOWN", S::GATEWAY_TIMEOUT, GrpcCode::DeadlineExceeded, "Outcome unknown", *idempotent, Unknown),
             E::MembershipUnknown { .. }   => row("OUTCOME_UNKNOWN", S::GATEWAY_TIMEOUT, GrpcCode::DeadlineExceeded, "Outcome unknown", true, Unknown),
-            E::StorageFull                => row("STORAGE_FULL", S::INSUFFICIENT_STORAGE, GrpcCode::ResourceExhausted, "Storage full", false, No),
+            E::StorageFull { .. }         => row("STORAGE_FULL", S::INSUFFICIENT_STORAGE, GrpcCode::ResourceExhausted, "Storage full", false, No),
             E::Internal { effect, .. }    => row("INTERNAL", S::INTERNAL_SERVER_ERROR, GrpcCode::Internal, "Internal fault", false, *effect),
         }
     }
@@ -231,7 +233,7 @@ mod tests {
             E::Stale { reason: "behind".into() },
             E::OutcomeUnknown { reason: "no answer in time".into(), idempotent: true },
             E::MembershipUnknown { reason: "no answer in time".into() },
-            E::StorageFull,
+            E::StorageFull { reason: "node 1 stores too much".into() },
             E::Internal { reason: "fault".into(), effect: Effect::Unknown },
         ];
         for error in &all {
@@ -250,7 +252,7 @@ mod tests {
                 E::Overloaded { .. }
                 | E::Stale { .. }
                 | E::OutcomeUnknown { .. }
-                | E::StorageFull => {}
+                | E::StorageFull { .. } => {}
                 E::Internal { .. } => {}
             }
         }

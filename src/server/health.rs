@@ -9,7 +9,7 @@ use axum::{Json, Router};
 use futures::FutureExt;
 use http::StatusCode;
 use llm_config_domain::query;
-use llm_config_replica::{Replica, Role, Stats, Status};
+use llm_config_replica::{Replica, Role, SpaceStats, Status};
 use serde::Serialize;
 
 use crate::http::AppState;
@@ -105,11 +105,12 @@ async fn health(State(state): State<AppState>) -> Response {
 fn examine(service: &Service) -> (StatusCode, Body) {
     let replica = service.replica();
     let status = replica.status();
+    let space = replica.stats().space;
     let checks = [
         raft(&status, replica.awaits_cluster()),
-        storage(replica),
+        storage(replica, &space),
         cache(service),
-        disk(&replica.stats()),
+        disk(&space),
     ];
     let worst = checks.iter().max().cloned().unwrap_or(Health::Healthy);
     let [raft, storage, cache, disk] = checks.map(|check| check.sentence());
@@ -165,13 +166,31 @@ fn raft(status: &Status, awaits: bool) -> Health {
     Health::Healthy
 }
 
-fn storage(replica: &Replica) -> Health {
+fn storage(replica: &Replica, space: &SpaceStats) -> Health {
     if let Some(error) = replica.failure().now_or_never() {
         return Health::Unhealthy(error.to_string());
     }
     match query::meta(&replica.view()) {
-        Ok(_) => Health::Healthy,
+        Ok(_) => quota(space),
         Err(error) => Health::Unhealthy(error.to_string()),
+    }
+}
+
+/// Reads and deletes go on in a full store, so it is never worse than degraded.
+fn quota(space: &SpaceStats) -> Health {
+    let numbers =
+        format!("{} of {} bytes of the quota are used", space.used_bytes, space.quota_bytes);
+    if space.quota_full {
+        return Health::Degraded(format!(
+            "full, writes are refused: {numbers}; delete entries or raise --storage-quota"
+        ));
+    }
+    match space.full_peer {
+        Some(peer) => {
+            Health::Degraded(format!("writes are refused because node {peer} has no room for more"))
+        }
+        None if space.quota_near => Health::Degraded(format!("nearly full: {numbers}")),
+        None => Health::Healthy,
     }
 }
 
@@ -185,15 +204,17 @@ fn cache(service: &Service) -> Health {
     }
 }
 
-fn disk(stats: &Stats) -> Health {
-    let percent = (stats.disk_free_bytes.saturating_mul(100))
-        .checked_div(stats.disk_capacity_bytes)
-        .unwrap_or(100);
-    if percent < DISK_FREE_PERCENT_MIN {
+fn disk(space: &SpaceStats) -> Health {
+    let free = space.disk_free_bytes;
+    if space.disk_full {
         return Health::Degraded(format!(
-            "{percent} % of the disk is free ({} bytes)",
-            stats.disk_free_bytes
+            "full, writes are refused: {free} bytes are free and {} are kept in reserve; free space on the disk",
+            space.disk_reserve_bytes
         ));
+    }
+    let percent = free.saturating_mul(100).checked_div(space.disk_capacity_bytes).unwrap_or(100);
+    if percent < DISK_FREE_PERCENT_MIN {
+        return Health::Degraded(format!("{percent} % of the disk is free ({free} bytes)"));
     }
     Health::Healthy
 }
@@ -304,11 +325,29 @@ mod tests {
 
     #[test]
     fn a_nearly_full_disk_degrades() {
-        let stats =
-            |free| Stats { disk_capacity_bytes: 1000, disk_free_bytes: free, ..Stats::default() };
-        assert_eq!(disk(&stats(100)), Health::Healthy);
-        assert_eq!(disk(&stats(99)).word(), "degraded");
-        assert_eq!(disk(&Stats::default()), Health::Healthy);
+        let space = |disk_free_bytes| SpaceStats {
+            disk_capacity_bytes: 1000,
+            disk_free_bytes,
+            ..SpaceStats::default()
+        };
+        assert_eq!(disk(&space(100)), Health::Healthy);
+        assert_eq!(disk(&space(99)).word(), "degraded");
+        assert_eq!(disk(&SpaceStats::default()), Health::Healthy);
+        let full = SpaceStats { disk_full: true, ..space(500) };
+        assert!(disk(&full).sentence().contains("writes are refused"));
+    }
+
+    #[test]
+    fn a_full_store_degrades_and_says_what_to_do() {
+        let space = SpaceStats { used_bytes: 95, quota_bytes: 100, ..SpaceStats::default() };
+        assert_eq!(quota(&space), Health::Healthy);
+        let near = SpaceStats { quota_near: true, ..space };
+        assert!(quota(&near).sentence().starts_with("degraded: nearly full: 95 of 100"));
+        let full = SpaceStats { quota_full: true, ..near };
+        assert!(quota(&full).sentence().contains("--storage-quota"));
+        assert_eq!(quota(&full).status(), StatusCode::OK);
+        let other = SpaceStats { full_peer: Some(3), ..space };
+        assert!(quota(&other).sentence().contains("node 3"));
     }
 
     #[test]

@@ -11,6 +11,7 @@ pub mod dev;
 pub mod error;
 pub mod grpc;
 pub mod health;
+pub mod holding;
 pub mod http;
 mod join;
 pub mod logging;

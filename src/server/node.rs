@@ -2,6 +2,7 @@
 //!
 //! All sockets are bound before anything on the disk is touched. It decides nothing about requests.
 
+mod activity;
 mod joining;
 mod listener;
 
@@ -22,11 +23,13 @@ use crate::metrics::{self, Metrics, NodeSample};
 use crate::service::{Service, ServiceLimits, Shared, SharedLimits};
 use crate::settings::Settings;
 use crate::{grpc, http};
-use listener::Listener;
+use listener::{IDLE_TIMEOUT, Listener};
 
 /// Connections of clients on each of the two client listeners.
 const CLIENT_CONNECTIONS_MAX: usize = 8_192;
 const METRICS_CONNECTIONS_MAX: usize = 64;
+/// Largest log database, whatever the quota.
+const LOG_BYTES_MAX: u64 = 1 << 30;
 /// How long requests in flight may take once the node is asked to stop.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long the replica may take to hand over leadership, flush and close.
@@ -154,7 +157,11 @@ impl Node {
             let replica = replica.clone();
             move || sample(&replica)
         });
-        let backups = BackupLimits { keep: settings.backup_keep, ..BackupLimits::default() };
+        let backups = BackupLimits {
+            keep: settings.backup_keep,
+            disk_reserve_bytes: settings.disk_reserve,
+            ..BackupLimits::default()
+        };
         let limits = ServiceLimits {
             request_timeout: settings.request_timeout,
             backups,
@@ -202,6 +209,7 @@ impl Node {
             name,
             router,
             connections_max,
+            idle_timeout: IDLE_TIMEOUT,
             metrics: Arc::clone(self.service.metrics()),
             tasks: self.tasks.clone(),
             closing: self.closing.clone(),
@@ -281,13 +289,26 @@ fn replica_config(settings: &Settings, addresses: Addresses, raft: TcpListener) 
         join: None,
         history_limit: settings.history_limit,
         version: env!("CARGO_PKG_VERSION").to_owned(),
-        tuning: tuning(),
+        tuning: tuning(settings),
+    }
+}
+
+/// A quarter of the quota for the log leaves the rest to the state.
+fn log_bytes_max(storage_quota: u64) -> u64 {
+    match storage_quota {
+        0 => LOG_BYTES_MAX,
+        quota => (quota / 4).min(LOG_BYTES_MAX),
     }
 }
 
 /// Builds for tests take snapshots more often when told to, so that a test reaches one without many thousand writes.
-fn tuning() -> Tuning {
-    let tuning = Tuning::default();
+fn tuning(settings: &Settings) -> Tuning {
+    let tuning = Tuning {
+        storage_quota_bytes: settings.storage_quota,
+        disk_reserve_bytes: settings.disk_reserve,
+        log_bytes_max: log_bytes_max(settings.storage_quota),
+        ..Tuning::default()
+    };
     #[cfg(debug_assertions)]
     if let Some(entries) = std::env::var("LLM_CONFIG_TEST_SNAPSHOT_ENTRIES")
         .ok()

@@ -4,6 +4,8 @@
 //! when it is behind the ring, from the replicated change log; so a slow watcher costs nothing and loses nothing, until
 //! the change log itself forgot what it needs (`REVISION_COMPACTED`). All changes of a revision are delivered together.
 
+mod room;
+
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -13,12 +15,18 @@ use llm_config_domain::{Change, Environment, Namespace};
 use parking_lot::Mutex;
 use tokio::sync::watch;
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
+use self::room::{Held, Room};
 use crate::error::ServiceError;
 use crate::metrics::Metrics;
 
 /// Revisions that a watcher takes at a time.
 const PULL_REVISIONS: usize = 16;
+/// Bytes after which it takes no further one.
+pub const PULL_BYTES: usize = 256 << 10;
+/// What a watcher may hold without taking room for it: most changes are small, and need not wait for who is stuck.
+const SMALL_BYTES: usize = 4 << 10;
 
 /// The bounds of a hub.
 #[derive(Debug, Clone, Copy)]
@@ -26,6 +34,8 @@ pub struct WatchLimits {
     pub ring_revisions: usize,
     pub ring_bytes: usize,
     pub watchers: usize,
+    /// Bytes that all watchers together hold pulled and not yet sent.
+    pub held_bytes: usize,
     /// Longest time between two bookmarks.
     pub bookmark_interval: Duration,
 }
@@ -108,7 +118,13 @@ impl Ring {
         let Some(first) = self.batches.front() else { return VecDeque::new() };
         let Some(offset) = next.checked_sub(first.revision) else { return VecDeque::new() };
         let Ok(offset) = usize::try_from(offset) else { return VecDeque::new() };
-        self.batches.iter().skip(offset).take(PULL_REVISIONS).cloned().collect()
+        let mut size = 0;
+        let fits = |batch: &&Arc<WatchBatch>| {
+            let fits = size < PULL_BYTES;
+            size += bytes(batch);
+            fits
+        };
+        self.batches.iter().skip(offset).take(PULL_REVISIONS).take_while(fits).cloned().collect()
     }
 }
 
@@ -127,6 +143,7 @@ pub struct WatchHub {
     ring: Mutex<Ring>,
     head: watch::Sender<Head>,
     watchers: AtomicUsize,
+    room: Arc<Room>,
     limits: WatchLimits,
     metrics: Arc<Metrics>,
 }
@@ -137,6 +154,7 @@ impl WatchHub {
             ring: Mutex::new(Ring::default()),
             head: watch::Sender::new(Head::default()),
             watchers: AtomicUsize::new(0),
+            room: Room::new(limits.held_bytes),
             limits,
             metrics,
         })
@@ -195,6 +213,8 @@ impl WatchHub {
             head: self.head.subscribe(),
             next,
             pending: VecDeque::new(),
+            held: None,
+            connection: None,
             // The first answer is a bookmark, so that a caller knows at once that the watch stands.
             bookmark_due: Instant::now(),
             _slot: slot,
@@ -242,11 +262,20 @@ pub struct Watcher {
     next: u64,
     /// Pulled and not yet looked at; at most `PULL_REVISIONS`.
     pending: VecDeque<Arc<WatchBatch>>,
+    /// Room for what is pending and for what was returned last.
+    held: Option<Held>,
+    /// Ends the connection of a watcher that does not read, when others need its room.
+    connection: Option<CancellationToken>,
     bookmark_due: Instant,
     _slot: Slot,
 }
 
 impl Watcher {
+    /// Names what ends the connection that this watch is sent over.
+    pub fn cut_with(&mut self, connection: Option<CancellationToken>) {
+        self.connection = connection;
+    }
+
     /// The next batch. After an error the watch is over. Dropping the future loses nothing.
     pub async fn next(&mut self) -> Result<WatchBatch, ServiceError> {
         loop {
@@ -281,12 +310,41 @@ impl Watcher {
 
     /// Fetches what comes next, if it exists already.
     async fn pull(&mut self) -> Result<(), ServiceError> {
+        // Who asks for more has sent what it had.
+        self.held = None;
         let head = self.head.borrow().revision;
         if self.next > head {
             return Ok(());
         }
-        self.pending = self.hub.ring.lock().from(self.next);
-        if self.pending.is_empty() { self.read_log().await } else { Ok(()) }
+        let recent = self.hub.ring.lock().from(self.next);
+        if recent.is_empty() { self.read_log().await } else { self.take(recent).await }
+    }
+
+    /// Bytes of what the filter accepts: the rest is let go of without waiting for the client.
+    fn wanted_bytes(&self, pulled: &VecDeque<Arc<WatchBatch>>) -> usize {
+        let changes = pulled.iter().flat_map(|batch| &batch.changes);
+        changes.filter(|change| self.filter.accepts(change)).map(|change| change.entry.size()).sum()
+    }
+
+    /// Holds what was pulled, once there is room for it and for its rendering.
+    async fn take(&mut self, pulled: VecDeque<Arc<WatchBatch>>) -> Result<(), ServiceError> {
+        let size = self.wanted_bytes(&pulled);
+        if size <= SMALL_BYTES {
+            self.pending = pulled;
+            return Ok(());
+        }
+        let room = Arc::clone(&self.hub.room);
+        match room.take(size.saturating_mul(2), self.connection.clone()).await {
+            Some(held) => self.held = Some(held),
+            None => {
+                self.hub.metrics.overloaded("watch_bytes");
+                return Err(ServiceError::Overloaded {
+                    reason: "watches that are not read hold all the room".into(),
+                });
+            }
+        }
+        self.pending = pulled;
+        Ok(())
     }
 
     /// Fetches what comes next from the change log, where it must be.
@@ -302,9 +360,9 @@ impl Watcher {
             )));
         }
         // The log may be ahead of the head. What is delivered must not be newer than what the cache answers with.
-        self.pending =
+        let pulled =
             batches.into_iter().filter(|batch| batch.revision <= head).map(Arc::new).collect();
-        Ok(())
+        self.take(pulled).await
     }
 
     /// Sleeps until something was applied, the hub stops, or a bookmark is due.

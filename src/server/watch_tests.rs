@@ -34,6 +34,7 @@ struct Fixture {
 
 fn limits() -> WatchLimits {
     WatchLimits {
+        held_bytes: 1 << 20,
         ring_revisions: 8,
         ring_bytes: 1 << 20,
         watchers: 3,

@@ -116,9 +116,9 @@ const MODULES: &[(&str, &[Allowed<'_>])] = &[("src/server", SERVER), ("src/repli
 const SERVER: &[Allowed<'_>] = &[
     ("dev", &["logging", "node", "settings"]),
     ("offline", &["settings"]),
-    ("node", &["backups", "grpc", "http", "join", "metrics", "service", "settings"]),
-    ("grpc", &["admission", "backups", "error", "service", "watch"]),
-    ("http", &["admission", "backups", "error", "health", "service", "watch"]),
+    ("node", &["backups", "grpc", "holding", "http", "join", "metrics", "service", "settings"]),
+    ("grpc", &["admission", "backups", "error", "holding", "service", "watch"]),
+    ("http", &["admission", "backups", "error", "health", "holding", "service", "watch"]),
     ("health", &["http", "service"]),
     ("service", &["address", "admission", "backups", "cache", "error", "metrics", "watch"]),
     ("backups", &["error", "metrics"]),
@@ -131,6 +131,7 @@ const SERVER: &[Allowed<'_>] = &[
     ("join", &[]),
     ("logging", &[]),
     ("error", &[]),
+    ("holding", &[]),
 ];
 
 /// The face on top, what a crash may not take (`storage`) below everything that talks.
@@ -163,7 +164,8 @@ const REPLICA: &[Allowed<'_>] = &[
     ("restore", &["backup", "error", "failpoint", "founding", "storage", "types"]),
     ("recover", &["backup", "codec", "error", "storage", "types"]),
     ("backup", &["codec", "node", "storage", "types"]),
-    ("steward", &["founding", "local", "node", "propose", "storage"]),
+    ("steward", &["founding", "local", "node", "propose", "reclaim", "storage"]),
+    ("reclaim", &["node", "propose", "space", "storage", "types"]),
     ("founding", &["error", "local", "network", "node", "storage"]),
     ("membership", &["config", "error", "failpoint", "handover", "node", "propose", "types"]),
     (
@@ -184,7 +186,8 @@ const REPLICA: &[Allowed<'_>] = &[
     ),
     ("propose", &["error", "node", "read", "types"]),
     ("read", &["error", "node", "storage"]),
-    ("node", &["error", "local", "network", "read", "storage", "types"]),
+    ("node", &["error", "local", "network", "read", "space", "storage", "types"]),
+    ("space", &["config", "status"]),
     ("local", &["config", "error", "form", "storage"]),
     ("storage", &["codec", "error", "failpoint", "form", "observer", "types"]),
     ("codec", &["form", "types"]),

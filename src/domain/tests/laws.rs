@@ -8,10 +8,10 @@ use std::ops::ControlFlow;
 
 use bytes::Bytes;
 use llm_config_domain::{
-    AddNode, Address, Applied, Change, Command, Compact, Compare, Delete, Environment, Found,
-    JsonValue, Key, ListQuery, MemoryStore, Meta, Namespace, Node, Operation, Order, Overlay,
-    QueryError, Reader, Rejection, RemoveNode, Rollback, Set, Txn, TxnOp, apply, digest, limits,
-    query,
+    AddNode, Address, Applied, Change, Command, Compact, Compare, Delete, Entry, Environment,
+    Found, JsonValue, Key, ListQuery, MemoryStore, Meta, Namespace, Node, Operation, Order,
+    Overlay, QueryError, Reader, Rejection, RemoveNode, Rollback, Set, Txn, TxnOp, apply, digest,
+    limits, query,
 };
 use proptest::collection::{btree_map, vec};
 use proptest::option;
@@ -329,9 +329,21 @@ proptest! {
     fn history_shows_the_last_versions_and_no_more(log in log(), page in 1..4_usize) {
         let mut store = MemoryStore::default();
         let mut told: BTreeMap<Address, Vec<u64>> = BTreeMap::new();
+        let mut deletions: BTreeMap<Address, (u64, u64)> = BTreeMap::new();
+        let mut kept_from: BTreeMap<Address, u64> = BTreeMap::new();
         for (time_ms, command) in &log {
             for change in run(&mut store, *time_ms, command).1 {
-                told.entry(change.entry.address).or_default().insert(0, change.entry.version);
+                let Entry { address, version, revision, ref value, .. } = change.entry;
+                deletions.remove(&address);
+                if value.is_none() {
+                    deletions.insert(address.clone(), (version, revision));
+                }
+                told.entry(address).or_default().insert(0, version);
+            }
+            // What is before the deletion of a deleted entry goes when the deletion leaves the change log.
+            let start = meta(&store).change_log_start;
+            for (address, (version, _)) in deletions.iter().filter(|(_, (_, revision))| *revision < start) {
+                kept_from.insert(address.clone(), *version);
             }
         }
         let limit = meta(&store).history_limit;
@@ -340,7 +352,9 @@ proptest! {
                 prop_assert_eq!(query::history(&store, &address, None, 1), Err(Rejection::NotFound.into()));
                 continue;
             };
-            let shown: Vec<u64> = versions.iter().copied().take(limit.try_into().unwrap()).collect();
+            let kept = kept_from.get(&address).copied().unwrap_or(0);
+            let recent = versions.iter().copied().take(limit.try_into().unwrap());
+            let shown: Vec<u64> = recent.filter(|version| *version >= kept).collect();
             let (mut read, mut before) = (Vec::new(), None);
             loop {
                 let history = query::history(&store, &address, before, page).unwrap();

@@ -465,11 +465,9 @@ impl Work {
                     ProposeError::NoLeader | ProposeError::NotReady => Stop::Elsewhere,
                     ProposeError::OutcomeUnknown => Stop::Unknown,
                     ProposeError::Overloaded => MemberError::Overloaded.into(),
-                    ProposeError::StorageFull { .. } => {
-                        MemberError::StorageFull(error.to_string()).into()
-                    }
                     ProposeError::Invalid(reason) => MemberError::Invalid(reason).into(),
                     ProposeError::Failed(reason) => MemberError::Failed(reason).into(),
+                    full => MemberError::StorageFull(full.to_string()).into(),
                 },
             )?;
         match applied.result {

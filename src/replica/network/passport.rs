@@ -88,15 +88,15 @@ pub(crate) fn check(local: &Local, metadata: &MetadataMap) -> Result<Passed, Sta
     }
     let theirs = text(metadata, CLUSTER);
     let ours = local.cluster_id();
+    let joins = match (&ours, &local.join) {
+        (None, Some(join)) => Some(joinable(join, source, theirs)?),
+        (Some(_), _) | (None, None) => None,
+    };
     let restored = [text(metadata, FOUNDING).unwrap_or_default(), &local.identity.founding];
     let hint = if restored.iter().any(|founding| founding.starts_with(RESTORED)) {
         RESTORED_HINT
     } else {
         ""
-    };
-    let joins = match (&ours, &local.join) {
-        (None, Some(join)) => Some(joinable(join, source, theirs)?),
-        (Some(_), _) | (None, None) => None,
     };
     match (ours.as_deref(), theirs) {
         (None, _) if joins.is_some() => {}

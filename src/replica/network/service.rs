@@ -408,7 +408,7 @@ impl Replication for Service {
             removed: passport::asked_by_removed(local, request.metadata()),
             release: local.release.clone(),
             command_format: COMMAND_FORMAT.into(),
-            storage_full: false,
+            storage_full: self.node.full().is_some(),
             awaits: local.awaits_cluster(),
             incarnation: local.identity.incarnation.clone(),
             wants: local.join.as_ref().and_then(|join| join.cluster_id.clone()).unwrap_or_default(),

@@ -28,6 +28,9 @@ pub(crate) trait Engine: Send + Sync + 'static {
 
     /// Visits `from..to` in order until `visit` breaks. A read error half-way is returned, never swallowed.
     fn scan(&self, from: &[u8], to: &[u8], visit: Visit<'_>) -> io::Result<()>;
+
+    /// Gives back the space of what was deleted. May take long.
+    fn compact(&self) -> io::Result<()>;
 }
 
 #[cfg(test)]
@@ -127,6 +130,10 @@ pub(crate) mod memory {
                 disk.pending.clear();
                 self.syncs.fetch_add(1, Ordering::SeqCst);
             }
+            Ok(())
+        }
+
+        fn compact(&self) -> io::Result<()> {
             Ok(())
         }
 

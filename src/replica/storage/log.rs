@@ -120,6 +120,11 @@ impl LogStore {
         }
     }
 
+    /// Gives back the space of purged entries. Blocks.
+    pub(crate) fn compact(&self) -> io::Result<()> {
+        self.shared.engine.compact()
+    }
+
     fn send(&self, request: Request) -> io::Result<()> {
         self.shared.queue.send(request).map_err(|_| {
             io::Error::other("the log writer has stopped after an error or at the shutdown")

@@ -6,6 +6,7 @@ pub(crate) mod log;
 pub(crate) mod rocks;
 pub(crate) mod snapshot;
 pub(crate) mod state;
+pub(crate) mod usage;
 pub(crate) mod view;
 pub(crate) mod watermark;
 pub(crate) mod writer;

@@ -74,6 +74,32 @@ pub(crate) fn open_read_only(options: &Options, path: &Path) -> io::Result<DB> {
     })
 }
 
+/// A range of keys to compact, and the bytes of the tables that begin in it.
+pub(crate) struct Piece {
+    pub(crate) from: Option<Vec<u8>>,
+    pub(crate) to: Option<Vec<u8>>,
+    pub(crate) bytes: u64,
+}
+
+/// All keys of a database, cut where its lowest tables end.
+pub(crate) fn pieces(db: &DB) -> io::Result<Vec<Piece>> {
+    let files = db.live_files().map_err(io_error)?;
+    let lowest = files.iter().map(|file| file.level).max().unwrap_or(0);
+    let mut cuts: Vec<(Vec<u8>, u64)> = files
+        .into_iter()
+        .filter(|file| file.level == lowest && lowest > 0)
+        .filter_map(|file| Some((file.end_key?, file.size as u64)))
+        .collect();
+    cuts.sort();
+    let mut from = None;
+    let mut pieces = Vec::with_capacity(cuts.len() + 1);
+    for (end, bytes) in cuts {
+        pieces.push(Piece { from: from.replace(end.clone()), to: Some(end), bytes });
+    }
+    pieces.push(Piece { from, to: None, bytes: 0 });
+    Ok(pieces)
+}
+
 pub(crate) fn write_batch(ops: &[Op]) -> WriteBatch {
     let mut batch = WriteBatch::default();
     for op in ops {
@@ -129,5 +155,12 @@ impl Engine for RocksEngine {
             iterator.next();
         }
         iterator.status().map_err(io_error)
+    }
+
+    fn compact(&self) -> io::Result<()> {
+        // The write-ahead log of what is in memory goes with the flush.
+        self.db.flush().map_err(io_error)?;
+        self.db.compact_range(None::<&[u8]>, None::<&[u8]>);
+        Ok(())
     }
 }

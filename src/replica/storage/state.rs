@@ -38,6 +38,8 @@ use crate::types::{Entry, EntryPayload, LogId, SnapshotMeta, StoredMembership, T
 const BATCH_ENTRIES_MAX: usize = 1024;
 /// Bytes of commands after which a batch takes no further entry.
 const BATCH_BYTES_MAX: usize = 2 << 20;
+/// Bytes of tables that a compaction replaces before the snapshot that holds the old ones is made again.
+const COMPACTED_BYTES_MAX: u64 = 128 << 20;
 
 type SnapshotOf = Snapshot<
     openraft::alias::CommittedLeaderIdOf<Types>,
@@ -144,6 +146,29 @@ impl Shared {
     pub(crate) fn is_removed(&self, id: u64) -> bool {
         let registry = self.registry.read();
         registry.removed.contains_key(&id) && !registry.members.contains(&id)
+    }
+
+    /// Has RocksDB rewrite the tables that hold deleted records, a piece at a time. Blocks.
+    ///
+    /// The last snapshot keeps the old tables alive, so it is made again when the pieces add up: rewriting everything
+    /// first would need the room for everything twice, when there is none.
+    pub(crate) fn compact(&self) -> io::Result<()> {
+        let state = self.current();
+        state.db().flush().map_err(rocks::io_error)?;
+        let mut rewritten = 0;
+        for piece in rocks::pieces(state.db())? {
+            if !Arc::ptr_eq(&state, &self.current()) {
+                // An installed snapshot has replaced this state.
+                return Ok(());
+            }
+            state.db().compact_range(piece.from.as_deref(), piece.to.as_deref());
+            rewritten += piece.bytes;
+            if rewritten >= COMPACTED_BYTES_MAX {
+                rewritten = 0;
+                SnapshotBuilder::adopt(self, snapshot::checkpoint(&self.directory, &state)?)?;
+            }
+        }
+        Ok(())
     }
 
     fn reload_registry(&self, state: &StateDb, applied: &SnapshotMeta) -> io::Result<()> {
@@ -458,9 +483,10 @@ impl SnapshotBuilder {
     /// Makes a finished snapshot the current one.
     pub(crate) fn adopt(shared: &Shared, built: Complete) -> io::Result<SnapshotOf> {
         let mut current = shared.snapshot.lock();
-        // A newer one may have arrived and been installed while this one was built; the older must not replace it.
+        // A newer one may have arrived and been installed while this one was built; the older must not replace it. One at
+        // the same position does: it lets go of files that a compaction has replaced.
         if let Some(newer) = current.as_ref()
-            && newer.meta.last_log_id >= built.meta.last_log_id
+            && newer.meta.last_log_id > built.meta.last_log_id
         {
             return Ok(Snapshot { meta: newer.meta.clone(), snapshot: newer.folder.clone() });
         }

@@ -1,7 +1,6 @@
 //! Nodes come, get a vote, lose it, go and are replaced, while the cluster goes on.
 #![allow(clippy::unwrap_used, reason = "a test says so by failing")]
 
-#[allow(dead_code, reason = "each test program uses its part")]
 mod support;
 
 use std::sync::Arc;
@@ -162,11 +161,13 @@ async fn a_dead_node_is_replaced_in_one_step() {
     }
     // Neither its disk nor another one gets the id back.
     cluster.wipe(dead);
+    let disk = cluster.dir(dead).to_owned();
     match cluster.start_node(dead).await {
         Err(StartError::DataDir(text)) => assert!(text.contains("was removed"), "{text}"),
         other => panic!("a removed id started: {other:?}"),
     }
     cluster.forget(dead).await;
+    std::fs::remove_dir_all(disk).unwrap();
     cluster.start_joiner(dead).await;
     let again = change(cluster.node(leader), cluster.add(dead)).await.unwrap_err();
     assert!(
@@ -243,6 +244,12 @@ async fn what_would_cost_the_quorum_is_refused_unless_forced() {
     change(asked, MemberChange::Remove { id: dead }).await.unwrap();
     let two: Vec<u64> = (1..=3).filter(|id| *id != dead).collect();
     assert_eq!(members(asked), two);
+    let voters_both = MemberChange::Replace { old: other, new: leader };
+    let error = change(asked, voters_both).await.unwrap_err();
+    assert!(
+        matches!(&error, MemberError::Conflict(text) if text.contains("a vote of its own")),
+        "{error}"
+    );
     // Forced, one of two leaves, though the one that stays has no majority to lose: then none is left to go.
     asked.change_members(MemberChange::Remove { id: other }, true, ACTOR, in_time()).await.unwrap();
     eventually("one voter is left", || voters(asked) == [leader]).await;
@@ -275,6 +282,8 @@ async fn what_cannot_be_is_refused_and_says_why() {
         let error = change(cluster.node(1), unknown).await.unwrap_err();
         assert_eq!(error, MemberError::Unknown { id: 9 });
     }
+    let voter = change(cluster.node(1), MemberChange::Promote { id: 1 }).await;
+    assert_eq!(voter, Ok(()), "what is done already is no mistake");
     let same = change(cluster.node(1), MemberChange::Replace { old: 1, new: 1 }).await;
     assert!(matches!(same, Err(MemberError::Invalid(_))), "{same:?}");
     conflict(
@@ -373,6 +382,7 @@ async fn one_change_at_a_time_and_none_without_a_majority() {
     }
     let rest: Vec<u64> = (1..=5).filter(|id| *id != away[0]).collect();
     eventually("the node has gone", || members(&leader) == rest).await;
+    drop(leader);
     cluster.forget(away[0]).await;
     all_see(&cluster, &rest).await;
     cluster.stop().await;

@@ -4,7 +4,6 @@
 //! crash point that its environment names.
 #![allow(clippy::unwrap_used, reason = "a test says so by failing")]
 
-#[allow(dead_code, reason = "each test program uses its part")]
 mod support;
 
 use std::path::Path;

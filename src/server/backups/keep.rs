@@ -95,7 +95,11 @@ impl Backups {
             reserve,
             "the backup is skipped: the disk has no room for it"
         );
-        Ok(Err(ServiceError::StorageFull))
+        Ok(Err(ServiceError::StorageFull {
+            reason: format!(
+                "{free} bytes of the disk are free, a backup may need {expected} and leaves {reserve} (--disk-reserve)"
+            ),
+        }))
     }
 
     /// Writes the file, makes it durable, and reads it again as a restore would.

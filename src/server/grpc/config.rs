@@ -5,13 +5,12 @@ use std::time::Duration;
 use futures::stream::BoxStream;
 use llm_config_proto::v1;
 use llm_config_proto::v1::config_service_server::ConfigService;
-use prost::Message;
+use tokio_util::sync::CancellationToken;
 use tonic::metadata::MetadataValue;
 use tonic::{Request, Response, Status};
 
 use super::answer::leader_address;
 use super::{REVISION, convert, error};
-use crate::admission::Permit;
 use crate::error::ServiceError;
 use crate::service::{
     Context, DeleteRequest, DiffRequest, GetRequest, HistoryRequest, ListRequest,
@@ -23,12 +22,10 @@ pub(super) struct ConfigGateway {
     service: Service,
 }
 
-/// A unary call that was let in.
+/// A unary call; `bounds` has let it in.
 struct Call<T> {
     message: T,
     context: Context,
-    /// Held until the answer is made.
-    _permit: Permit,
 }
 
 impl ConfigGateway {
@@ -36,15 +33,9 @@ impl ConfigGateway {
         Self { service }
     }
 
-    fn admit<T: Message>(&self, request: Request<T>) -> Result<Call<T>, Status> {
+    fn call<T>(&self, request: Request<T>) -> Call<T> {
         let context = self.service.context(convert::timeout(request.metadata()));
-        let message = request.into_inner();
-        let permit = self
-            .service
-            .admission()
-            .enter(message.encoded_len())
-            .map_err(|error| self.refuse(error))?;
-        Ok(Call { message, context, _permit: permit })
+        Call { message: request.into_inner(), context }
     }
 
     fn refuse(&self, error: ServiceError) -> Status {
@@ -69,7 +60,7 @@ impl ConfigService for ConfigGateway {
         &self,
         request: Request<v1::GetRequest>,
     ) -> Result<Response<v1::GetResponse>, Status> {
-        let Call { message, context, _permit } = self.admit(request)?;
+        let Call { message, context } = self.call(request);
         let request = GetRequest {
             target: convert::target(message.namespace, message.key, message.environment),
             read: convert::read_options(message.read).map_err(|error| self.refuse(error))?,
@@ -85,7 +76,7 @@ impl ConfigService for ConfigGateway {
         &self,
         request: Request<v1::SetRequest>,
     ) -> Result<Response<v1::SetResponse>, Status> {
-        let Call { message, context, _permit } = self.admit(request)?;
+        let Call { message, context } = self.call(request);
         let request = SetRequest {
             target: convert::target(message.namespace, message.key, message.environment),
             value: message.value,
@@ -107,7 +98,7 @@ impl ConfigService for ConfigGateway {
         &self,
         request: Request<v1::DeleteRequest>,
     ) -> Result<Response<v1::DeleteResponse>, Status> {
-        let Call { message, context, _permit } = self.admit(request)?;
+        let Call { message, context } = self.call(request);
         let request = DeleteRequest {
             target: convert::target(message.namespace, message.key, message.environment),
             expected_version: message.expected_version,
@@ -124,7 +115,7 @@ impl ConfigService for ConfigGateway {
         &self,
         request: Request<v1::ListRequest>,
     ) -> Result<Response<v1::ListResponse>, Status> {
-        let Call { message, context, _permit } = self.admit(request)?;
+        let Call { message, context } = self.call(request);
         let request = ListRequest {
             namespace: message.namespace,
             environment: message.environment,
@@ -147,7 +138,7 @@ impl ConfigService for ConfigGateway {
         &self,
         request: Request<v1::ListNamespacesRequest>,
     ) -> Result<Response<v1::ListNamespacesResponse>, Status> {
-        let Call { message, context, _permit } = self.admit(request)?;
+        let Call { message, context } = self.call(request);
         let request = NamespacesRequest {
             prefix: message.prefix,
             limit: convert::limit(message.limit),
@@ -172,7 +163,7 @@ impl ConfigService for ConfigGateway {
         &self,
         request: Request<v1::HistoryRequest>,
     ) -> Result<Response<v1::HistoryResponse>, Status> {
-        let Call { message, context, _permit } = self.admit(request)?;
+        let Call { message, context } = self.call(request);
         let request = HistoryRequest {
             target: convert::target(message.namespace, message.key, message.environment),
             limit: convert::limit(message.limit),
@@ -192,7 +183,7 @@ impl ConfigService for ConfigGateway {
         &self,
         request: Request<v1::DiffRequest>,
     ) -> Result<Response<v1::DiffResponse>, Status> {
-        let Call { message, context, _permit } = self.admit(request)?;
+        let Call { message, context } = self.call(request);
         let request = DiffRequest {
             target: convert::target(message.namespace, message.key, message.environment),
             from: message.from,
@@ -215,7 +206,7 @@ impl ConfigService for ConfigGateway {
         &self,
         request: Request<v1::RollbackRequest>,
     ) -> Result<Response<v1::RollbackResponse>, Status> {
-        let Call { message, context, _permit } = self.admit(request)?;
+        let Call { message, context } = self.call(request);
         let request = RollbackRequest {
             target: convert::target(message.namespace, message.key, message.environment),
             version: message.version,
@@ -232,7 +223,7 @@ impl ConfigService for ConfigGateway {
         &self,
         request: Request<v1::ResolveRequest>,
     ) -> Result<Response<v1::ResolveResponse>, Status> {
-        let Call { message, context, _permit } = self.admit(request)?;
+        let Call { message, context } = self.call(request);
         let request = ResolveRequest {
             namespace: message.namespace,
             environment: message.environment,
@@ -258,7 +249,7 @@ impl ConfigService for ConfigGateway {
         &self,
         request: Request<v1::TxnRequest>,
     ) -> Result<Response<v1::TxnResponse>, Status> {
-        let Call { message, context, _permit } = self.admit(request)?;
+        let Call { message, context } = self.call(request);
         let ops = |ops: Vec<v1::TxnOp>| {
             ops.into_iter()
                 .map(convert::txn_op)
@@ -289,11 +280,13 @@ impl ConfigService for ConfigGateway {
     ) -> Result<Response<Self::WatchStream>, Status> {
         let timeout = convert::timeout(request.metadata());
         let context = self.service.context(timeout);
-        let watcher = self
+        let connection = request.extensions().get::<CancellationToken>().cloned();
+        let mut watcher = self
             .service
             .watch(&context, convert::watch(request.into_inner()))
             .await
             .map_err(|error| self.refuse(error))?;
+        watcher.cut_with(connection);
         Ok(Response::new(Box::pin(stream(watcher, self.service.clone(), timeout))))
     }
 }

@@ -5,6 +5,7 @@
 
 mod answer;
 mod backup;
+mod bounds;
 mod cluster;
 mod config;
 mod convert;
@@ -66,6 +67,7 @@ pub fn router(service: &Service) -> (Router, HealthReporter) {
     let answers = Arc::new(Answers::new(service.clone()));
     let router = routes
         .into_axum_router()
+        .layer(axum::middleware::from_fn_with_state(service.clone(), bounds::enter))
         .layer(axum::middleware::from_fn_with_state(answers, answer::complete));
     (router, health)
 }

@@ -19,6 +19,7 @@ use super::problem::{self, Failure};
 use super::render::AnswerRevision;
 use crate::admission::Permit;
 use crate::error::{Effect, ServiceError};
+use crate::holding;
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const NODE: HeaderName = HeaderName::from_static("x-config-node");
@@ -48,7 +49,7 @@ pub(super) async fn envelope(
         .map_or(UNMATCHED.to_owned(), |route| route.as_str().to_owned());
 
     let response = match admit(&state, &request, &route) {
-        Ok(_permit) => answer(request, next, &method).await,
+        Ok(permit) => hold(permit, answer(request, next, &method).await),
         Err(refusal) => Failure(refusal).into_response(),
     };
     let response = finish(&state, response, &request_id, &path);
@@ -66,6 +67,14 @@ fn admit(state: &AppState, request: &Request, route: &str) -> Result<Option<Perm
     let upper = HttpBody::size_hint(request.body()).upper().unwrap_or(u64::MAX);
     let bytes = usize::try_from(upper).unwrap_or(usize::MAX).min(TXN_BODY_BYTES_MAX);
     state.service.admission().enter(bytes).map(Some)
+}
+
+/// Keeps the room until the answer has been taken by the connection: a client that does not read holds its answer here.
+fn hold(permit: Option<Permit>, response: Response) -> Response {
+    let Some(mut permit) = permit else { return response };
+    let bytes = HttpBody::size_hint(response.body()).exact().unwrap_or(0);
+    permit.charge(usize::try_from(bytes).unwrap_or(0));
+    holding::hold(response, permit, |_, _| {})
 }
 
 async fn answer(request: Request, next: Next, method: &Method) -> Response {

@@ -3,6 +3,7 @@
 //! All events of a revision go out in one chunk. When the stream cannot go on (the node stops, the watcher fell behind
 //! what is kept), it says why in an `error` event and ends; a client resumes with `Last-Event-ID`.
 
+use axum::Extension;
 use axum::body::Body;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
@@ -11,6 +12,7 @@ use futures::Stream;
 use futures::stream::unfold;
 use http::{HeaderValue, header};
 use llm_config_domain::{Change, ChangeKind};
+use tokio_util::sync::CancellationToken;
 
 use super::envelope::WATCH_ROUTE;
 use super::headers::Headers;
@@ -41,6 +43,7 @@ pub(super) async fn watch(
     State(state): State<AppState>,
     query: Query<WatchParameters>,
     headers: Headers,
+    connection: Option<Extension<CancellationToken>>,
 ) -> Answer {
     let from = match (headers.last_event_id()?, query.number(FROM_REVISION)?) {
         (Some(seen), _) => WatchFrom::After(seen),
@@ -53,7 +56,8 @@ pub(super) async fn watch(
         environment: query.given(WATCHED_ENV).map(str::to_owned),
         from,
     };
-    let watcher = state.service.watch(&state.service.context(None), request).await?;
+    let mut watcher = state.service.watch(&state.service.context(None), request).await?;
+    watcher.cut_with(connection.map(|Extension(connection)| connection));
     Ok(stream(watcher))
 }
 

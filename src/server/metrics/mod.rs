@@ -28,9 +28,10 @@ pub use node::NodeSample;
 /// Content type of the page.
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
-/// From a cached read (tens of microseconds) to the longest default wait.
+/// From a cached read (tens of microseconds) to the longest default wait, with the target (100 ms) and the alert (200 ms)
+/// among the bounds: between two bounds a quantile is a guess.
 const DURATION_BUCKETS: [f64; 14] =
-    [0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0];
+    [0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.2, 0.5, 1.0, 2.5, 5.0];
 
 /// Codes that alerts look at: their series exist from the start, so that the first error is an increase.
 const ALERTED_CODES: [&str; 7] = [
@@ -44,7 +45,7 @@ const ALERTED_CODES: [&str; 7] = [
 ];
 
 /// What a request may be refused for want of; see `crate::admission`.
-const BOUNDS: [&str; 4] = ["requests", "request_bytes", "watches", "backups"];
+const BOUNDS: [&str; 5] = ["requests", "request_bytes", "watches", "watch_bytes", "backups"];
 
 /// Reads the numbers of the replica.
 type Sampler = Box<dyn Fn() -> NodeSample + Send + Sync>;

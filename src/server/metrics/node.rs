@@ -184,22 +184,48 @@ impl NodeSample {
     }
 
     fn storage(&self) -> Vec<MetricFamily> {
-        let stats = &self.stats;
+        let space = &self.stats.space;
+        let causes = [
+            ("quota", space.quota_full),
+            ("disk", space.disk_full),
+            ("peer", space.full_peer.is_some()),
+        ];
         vec![
             gauge(
                 "storage_size_bytes",
                 "Bytes that the node stores: log, state and snapshots",
-                stats.storage_bytes as f64,
+                space.used_bytes as f64,
+            ),
+            gauge(
+                "storage_quota_bytes",
+                "Bytes that the node may store before writes are refused; 0 is no bound",
+                space.quota_bytes as f64,
+            ),
+            gauge(
+                "storage_quota_near",
+                "1 when at least 90 % of the quota is used",
+                flag(space.quota_near),
+            ),
+            gauges(
+                "llm_config_storage_full",
+                "1 while writes are refused for want of room, by cause",
+                "cause",
+                causes.into_iter().map(|(cause, full)| (cause.to_owned(), flag(full))),
+            ),
+            counter(
+                "llm_config_storage_refused_total",
+                "Writes that this node refused for want of room",
+                space.refused as f64,
             ),
             gauge(
                 "storage_capacity_bytes",
                 "Size of the file system that holds the data directory",
-                stats.disk_capacity_bytes as f64,
+                space.disk_capacity_bytes as f64,
             ),
             gauge(
                 "llm_config_storage_free_bytes",
                 "Bytes free on that file system",
-                stats.disk_free_bytes as f64,
+                space.disk_free_bytes as f64,
             ),
         ]
     }

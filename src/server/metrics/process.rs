@@ -3,6 +3,7 @@
 //! The prometheus crate's own collector rounds processor time to whole seconds, which makes a rate over a minute a
 //! staircase; this one keeps the fraction.
 
+use procfs::Current;
 use prometheus::proto::MetricFamily;
 
 use super::family::{counter, gauge};
@@ -11,6 +12,7 @@ use super::family::{counter, gauge};
 pub(super) struct Process {
     started_seconds: f64,
     cpu_limit_cores: f64,
+    memory_limit_bytes: Option<u64>,
 }
 
 impl Process {
@@ -18,6 +20,7 @@ impl Process {
         Self {
             started_seconds: started_seconds().unwrap_or(0.0),
             cpu_limit_cores: cpu_limit_cores(),
+            memory_limit_bytes: memory_limit_bytes(),
         }
     }
 
@@ -35,6 +38,13 @@ impl Process {
                 self.cpu_limit_cores,
             ),
         ];
+        if let Some(limit) = self.memory_limit_bytes {
+            families.push(gauge(
+                "process_memory_limit_bytes",
+                "Memory that the process may use",
+                limit as f64,
+            ));
+        }
         let Ok(process) = procfs::process::Process::myself() else { return families };
         if let Ok(stat) = process.stat() {
             let ticks = procfs::ticks_per_second() as f64;
@@ -87,6 +97,23 @@ fn quota_cores(text: &str) -> Option<f64> {
     (quota > 0.0 && period > 0.0).then_some(quota / period)
 }
 
+/// The control group's limit, in either version of control groups, else the memory of the machine.
+fn memory_limit_bytes() -> Option<u64> {
+    let machine = procfs::Meminfo::current().ok().map(|memory| memory.mem_total);
+    let group = ["/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"]
+        .iter()
+        .find_map(|path| limit_bytes(&std::fs::read_to_string(path).ok()?));
+    match (group, machine) {
+        (Some(group), Some(machine)) => Some(group.min(machine)),
+        (group, machine) => group.or(machine),
+    }
+}
+
+/// A number of bytes, or `max`.
+fn limit_bytes(text: &str) -> Option<u64> {
+    text.trim().parse().ok().filter(|limit| *limit > 0)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -97,6 +124,14 @@ mod tests {
         assert_eq!(quota_cores("max 100000\n"), None);
         assert_eq!(quota_cores(""), None);
         assert_eq!(quota_cores("1 0"), None);
+    }
+
+    #[test]
+    fn memory_limits_of_control_groups() {
+        assert_eq!(limit_bytes("536870912\n"), Some(512 << 20));
+        assert_eq!(limit_bytes("max\n"), None);
+        assert_eq!(limit_bytes("0"), None);
+        assert!(memory_limit_bytes().is_some_and(|limit| limit > 1 << 20));
     }
 
     #[test]

@@ -8,7 +8,7 @@ use llm_config_replica::{Advertise, Join, Replica, StartError};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::listener::Listener;
+use super::listener::{IDLE_TIMEOUT, Listener};
 use super::{CLIENT_CONNECTIONS_MAX, asynchronous};
 use crate::metrics::Metrics;
 use crate::settings::Settings;
@@ -35,6 +35,7 @@ pub(super) async fn join(
         name: "http",
         router: http::lobby(format!("it looks for its cluster at {}", settings.join.join(", "))),
         connections_max: CLIENT_CONNECTIONS_MAX,
+        idle_timeout: IDLE_TIMEOUT,
         metrics: Arc::clone(metrics),
         tasks: TaskTracker::new(),
         closing: CancellationToken::new(),

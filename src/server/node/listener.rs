@@ -16,21 +16,30 @@ use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
-use tokio::time::timeout;
+use tokio::time::{Sleep, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::activity::{Activity, Counted};
 use crate::metrics::Metrics;
 
 /// Time in which a client says which protocol it speaks, and sends the head of each HTTP/1.1 request.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long a connection may stay without a request.
+pub(super) const IDLE_TIMEOUT: Duration = Duration::from_secs(300);
+/// How long a client may leave what was sent to it unread while more is waiting.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long a connection that is closed for being idle may take to say goodbye.
+const GOODBYE_TIMEOUT: Duration = Duration::from_secs(5);
 /// Pause after the system refused a connection (usually: too many open files), so that the loop does not spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 const HTTP1_BUFFER_BYTES: usize = 64 << 10;
 const HTTP2_STREAMS_MAX: u32 = 1_024;
 const HTTP2_HEADER_BYTES_MAX: u32 = 32 << 10;
-const HTTP2_STREAM_WINDOW_BYTES: u32 = 1 << 20;
-const HTTP2_CONNECTION_WINDOW_BYTES: u32 = 4 << 20;
+const HTTP2_STREAM_WINDOW_BYTES: u32 = 512 << 10;
+/// What a connection may send that nobody has looked at yet; times the connections, this is memory that strangers fill.
+const HTTP2_CONNECTION_WINDOW_BYTES: u32 = 1 << 20;
+const HTTP2_SEND_BUFFER_BYTES: usize = 256 << 10;
 const HTTP2_KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(20);
 const HTTP2_KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(20);
 /// What every HTTP/2 client sends first (RFC 9113, section 3.4).
@@ -43,6 +52,7 @@ pub(super) struct Listener {
     pub(super) name: &'static str,
     pub(super) router: Router,
     pub(super) connections_max: usize,
+    pub(super) idle_timeout: Duration,
     pub(super) metrics: Arc<Metrics>,
     /// Owner of the connections' tasks.
     pub(super) tasks: TaskTracker,
@@ -97,14 +107,23 @@ impl Listener {
             greeted = timeout(HEAD_TIMEOUT, Greeted::read(stream)) => greeted??,
         };
         let builder = protocol(greeted.speaks_http2());
-        let service = TowerToHyperService::new(self.router.clone());
+        let activity = Arc::new(Activity::default());
+        let cut = CancellationToken::new();
+        let counted = Counted::new(self.router.clone(), Arc::clone(&activity), cut.clone());
+        let service = TowerToHyperService::new(counted);
         let connection = builder.serve_connection(TokioIo::new(greeted), service);
         tokio::pin!(connection);
         tokio::select! {
             done = connection.as_mut() => return done,
+            () = cut.cancelled() => return Ok(()),
+            () = activity.idle_for(self.idle_timeout) => {
+                connection.as_mut().graceful_shutdown();
+                return timeout(GOODBYE_TIMEOUT, connection).await?;
+            }
             () = self.closing.cancelled() => connection.as_mut().graceful_shutdown(),
         }
         tokio::select! {
+            () = cut.cancelled() => Ok(()),
             done = connection => done,
             () = self.abort.cancelled() => Ok(()),
         }
@@ -125,6 +144,7 @@ fn protocol(http2: bool) -> auto::Builder<TokioExecutor> {
         .max_header_list_size(HTTP2_HEADER_BYTES_MAX)
         .initial_stream_window_size(HTTP2_STREAM_WINDOW_BYTES)
         .initial_connection_window_size(HTTP2_CONNECTION_WINDOW_BYTES)
+        .max_send_buf_size(HTTP2_SEND_BUFFER_BYTES)
         .keep_alive_interval(HTTP2_KEEP_ALIVE_INTERVAL)
         .keep_alive_timeout(HTTP2_KEEP_ALIVE_TIMEOUT);
     if http2 { builder.http2_only() } else { builder.http1_only() }
@@ -138,11 +158,14 @@ struct Greeted {
     first: [u8; HTTP2_PREFACE.len()],
     read: usize,
     given_back: usize,
+    /// Runs while the system takes nothing more.
+    blocked: Option<Pin<Box<Sleep>>>,
 }
 
 impl Greeted {
     async fn read(stream: TcpStream) -> io::Result<Self> {
-        let mut this = Self { stream, first: [0; HTTP2_PREFACE.len()], read: 0, given_back: 0 };
+        let mut this =
+            Self { stream, first: [0; HTTP2_PREFACE.len()], read: 0, given_back: 0, blocked: None };
         while this.read < HTTP2_PREFACE.len() && HTTP2_PREFACE.starts_with(&this.first[..this.read])
         {
             match this.stream.read(&mut this.first[this.read..]).await? {
@@ -151,6 +174,23 @@ impl Greeted {
             }
         }
         Ok(this)
+    }
+
+    /// Ends the connection of a client that does not read for too long.
+    fn limit<T>(
+        &mut self,
+        cx: &mut Context<'_>,
+        written: Poll<io::Result<T>>,
+    ) -> Poll<io::Result<T>> {
+        if written.is_ready() {
+            self.blocked = None;
+            return written;
+        }
+        let blocked = self.blocked.get_or_insert_with(|| Box::pin(sleep(WRITE_TIMEOUT)));
+        match blocked.as_mut().poll(cx) {
+            Poll::Ready(()) => Poll::Ready(Err(io::ErrorKind::TimedOut.into())),
+            Poll::Pending => Poll::Pending,
+        }
     }
 
     fn speaks_http2(&self) -> bool {
@@ -181,7 +221,8 @@ impl AsyncWrite for Greeted {
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(cx, bytes)
+        let written = Pin::new(&mut self.stream).poll_write(cx, bytes);
+        self.limit(cx, written)
     }
 
     fn poll_write_vectored(
@@ -189,7 +230,8 @@ impl AsyncWrite for Greeted {
         cx: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(cx, slices)
+        let written = Pin::new(&mut self.stream).poll_write_vectored(cx, slices);
+        self.limit(cx, written)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -227,6 +269,7 @@ mod tests {
             name: "http",
             router,
             connections_max,
+            idle_timeout: IDLE_TIMEOUT,
             metrics: Arc::clone(&metrics),
             tasks: tasks.clone(),
             closing: closing.clone(),

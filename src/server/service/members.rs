@@ -232,7 +232,7 @@ fn not_changed(error: MemberError) -> ServiceError {
         MemberError::Overloaded => {
             ServiceError::Overloaded { reason: "writes are in flight up to the bound".into() }
         }
-        MemberError::StorageFull(_) => ServiceError::StorageFull,
+        MemberError::StorageFull(reason) => ServiceError::StorageFull { reason },
         MemberError::OutcomeUnknown => {
             ServiceError::MembershipUnknown { reason: "it was not finished in time".into() }
         }

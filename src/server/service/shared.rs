@@ -23,6 +23,7 @@ pub struct SharedLimits {
     pub ring_revisions: usize,
     pub ring_bytes: usize,
     pub watchers: usize,
+    pub watch_bytes: usize,
 }
 
 impl Default for SharedLimits {
@@ -32,6 +33,7 @@ impl Default for SharedLimits {
             ring_revisions: 16_384,
             ring_bytes: 32 << 20,
             watchers: 10_000,
+            watch_bytes: 64 << 20,
         }
     }
 }
@@ -51,6 +53,7 @@ impl Shared {
             ring_revisions: limits.ring_revisions,
             ring_bytes: limits.ring_bytes,
             watchers: limits.watchers,
+            held_bytes: limits.watch_bytes,
             bookmark_interval: BOOKMARK_INTERVAL,
         };
         Arc::new(Shared {

@@ -8,7 +8,7 @@ use llm_config_replica::Replica;
 use super::pages::check_prefix;
 use super::{Context, Service, WatchRequest, query_error};
 use crate::error::ServiceError;
-use crate::watch::{ChangeLog, Filter, WatchBatch, Watcher};
+use crate::watch::{ChangeLog, Filter, PULL_BYTES, WatchBatch, Watcher};
 
 /// The change log of the replicated state.
 struct ReplicatedLog(Replica);
@@ -21,7 +21,7 @@ impl ChangeLog for ReplicatedLog {
 
     fn changes(&self, from: u64, limit: usize) -> Result<Vec<WatchBatch>, ServiceError> {
         let view = self.0.view();
-        let found = query::changes(&view, from, limit)
+        let found = query::changes_within(&view, from, limit, PULL_BYTES)
             .map_err(|error| query_error(error, from, || "there is no such revision".into()))?;
         Ok(found
             .into_iter()

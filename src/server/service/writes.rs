@@ -319,7 +319,7 @@ fn not_proposed(error: ProposeError, idempotent: bool) -> ServiceError {
         ProposeError::Overloaded => {
             ServiceError::Overloaded { reason: "writes are in flight up to the bound".into() }
         }
-        ProposeError::StorageFull => ServiceError::StorageFull,
+        ProposeError::StorageFull(reason) => ServiceError::StorageFull { reason },
         ProposeError::OutcomeUnknown => ServiceError::OutcomeUnknown {
             reason: "it was proposed and not answered in time".into(),
             idempotent,
@@ -362,7 +362,7 @@ mod tests {
             (ProposeError::NoLeader, "NO_LEADER", "no"),
             (ProposeError::NotReady, "NOT_READY", "no"),
             (ProposeError::Overloaded, "OVERLOADED", "no"),
-            (ProposeError::StorageFull, "STORAGE_FULL", "no"),
+            (ProposeError::StorageFull("node 1".into()), "STORAGE_FULL", "no"),
             (ProposeError::OutcomeUnknown, "OUTCOME_UNKNOWN", "unknown"),
             (ProposeError::Invalid("deep".into()), "INVALID_ARGUMENT", "no"),
             (ProposeError::Failed("disk".into()), "NOT_READY", "no"),

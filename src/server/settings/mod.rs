@@ -30,6 +30,13 @@ const GRPC_ADDR_DEFAULT: &str = "127.0.0.1:50051";
 const RAFT_ADDR_DEFAULT: &str = "127.0.0.1:50061";
 /// Memory for cached entries when nothing is said.
 pub const CACHE_BYTES_DEFAULT: u64 = 64 << 20;
+/// Bytes that a node may store when nothing is said: what fits into a restart and a snapshot in minutes.
+pub const STORAGE_QUOTA_DEFAULT: u64 = 8 << 30;
+/// Below it the files that an empty store keeps open would already fill the quota.
+const STORAGE_QUOTA_MIN: u64 = 64 << 20;
+/// Free bytes of the disk that are kept when nothing is said.
+pub const DISK_RESERVE_DEFAULT: u64 = 256 << 20;
+const STORAGE_BYTES_MAX: u64 = 1 << 50;
 const CACHE_BYTES_MIN: u64 = 1 << 20;
 const CACHE_BYTES_MAX: u64 = 1 << 40;
 /// Longest wait of a request when nothing is said.
@@ -100,6 +107,10 @@ pub struct Settings {
     pub backup_interval: Option<Duration>,
     /// Backups kept there.
     pub backup_keep: usize,
+    /// Bytes that the node may store before the cluster refuses writes; 0 is no bound.
+    pub storage_quota: u64,
+    /// Free bytes of the disk below which the cluster refuses writes.
+    pub disk_reserve: u64,
 }
 
 impl Settings {
@@ -163,6 +174,12 @@ impl Settings {
                 parse::number(text, 1, BACKUP_KEEP_MAX)
             })?
             .map_or(BACKUP_KEEP_DEFAULT, |keep| usize::try_from(keep).unwrap_or(usize::MAX)),
+            storage_quota: optional(&chosen.storage_quota, storage_quota)?
+                .unwrap_or(STORAGE_QUOTA_DEFAULT),
+            disk_reserve: optional(&chosen.disk_reserve, |text| {
+                parse::bytes(text, 0, STORAGE_BYTES_MAX)
+            })?
+            .unwrap_or(DISK_RESERVE_DEFAULT),
         })
     }
 
@@ -262,6 +279,8 @@ impl Settings {
                 .backup_interval
                 .map_or_else(|| "0".to_owned(), |interval| format!("{}s", interval.as_secs())),
             backup_keep: self.backup_keep,
+            storage_quota: self.storage_quota,
+            disk_reserve: self.disk_reserve,
         };
         serde_saphyr::to_string(&printed)
             .map_err(|error| SettingsError(format!("--print-config: {error}")))
@@ -298,6 +317,8 @@ struct Printed<'a> {
     request_timeout: String,
     backup_interval: String,
     backup_keep: usize,
+    storage_quota: u64,
+    disk_reserve: u64,
 }
 
 /// What others will be told; a port chosen by the system is not known yet.
@@ -332,6 +353,15 @@ fn listen(given: &Option<Given>, default: &str) -> Result<SocketAddr, SettingsEr
     match given {
         Some(given) => interpret(given, parse::listen),
         None => parse::listen(default).map_err(SettingsError),
+    }
+}
+
+/// A size, or 0 for no bound.
+fn storage_quota(text: &str) -> Result<u64, String> {
+    match text {
+        "0" => Ok(0),
+        _ => parse::bytes(text, STORAGE_QUOTA_MIN, STORAGE_BYTES_MAX)
+            .map_err(|reason| format!("{reason}, or 0 for no bound")),
     }
 }
 

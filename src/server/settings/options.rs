@@ -133,6 +133,10 @@ options! {
         "Time between two backups into DIR/backups, such as 24h or 30m; 0: none are made by themselves [default: 24h]" []
     backup_keep "backup-keep" "LLM_CONFIG_BACKUP_KEEP" "N"
         "Backups kept in DIR/backups; older ones are deleted once a newer one is complete [default: 7]" []
+    storage_quota "storage-quota" "LLM_CONFIG_STORAGE_QUOTA" "SIZE"
+        "What this node may store before the cluster refuses writes, such as 8GiB; 0 is no bound [default: 8GiB]" []
+    disk_reserve "disk-reserve" "LLM_CONFIG_DISK_RESERVE" "SIZE"
+        "Free space of the disk below which the cluster refuses writes [default: 256MiB]" []
 }
 
 /// An empty environment variable counts as not set: compose files and unit files write them that way.

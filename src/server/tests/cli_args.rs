@@ -58,6 +58,9 @@ fn wrong_values_are_refused_with_the_flag_and_the_way_out() {
         (&["--node-id=1", "--backup-interval=daily"], &["--backup-interval", "0 for no backups"]),
         (&["--node-id=1", "--backup-interval=1ms"], &["--backup-interval", "1s"]),
         (&["--node-id=1", "--backup-keep=0"], &["--backup-keep", "from 1 to"]),
+        (&["--node-id=1", "--storage-quota=full"], &["--storage-quota", "or 0 for no bound"]),
+        (&["--node-id=1", "--storage-quota=1MiB"], &["--storage-quota", "from 67108864"]),
+        (&["--node-id=1", "--disk-reserve=-1"], &["--disk-reserve", "64MiB"]),
         (&["--node-id=1", "--log-format=xml"], &["--log-format", "text or json"]),
         (&["--node-id=1", "--log-level=loud"], &["--log-level", "info"]),
         (&["--node-id=1", "--insecure=maybe"], &["--insecure", "on nor off"]),
@@ -214,6 +217,8 @@ fn what_is_printed_is_a_file_that_means_the_same() {
         "--backup-interval=0",
         "--backup-keep=3",
         "--cache-bytes=2MiB",
+        "--storage-quota=0",
+        "--disk-reserve=1GiB",
         "--advertise-http=node7:80",
         "--metrics-addr=[::1]:9",
     ];

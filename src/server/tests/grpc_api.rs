@@ -57,6 +57,8 @@ impl Alone {
             request_timeout: Duration::from_secs(5),
             backup_interval: None,
             backup_keep: 7,
+            storage_quota: 0,
+            disk_reserve: 0,
         };
         let node = Node::start(&settings, Sockets::bind(&settings).unwrap()).await.unwrap();
         let ready = async {

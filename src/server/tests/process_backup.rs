@@ -258,7 +258,7 @@ fn listed(node: &Node) -> Vec<Value> {
 #[test]
 fn scheduled_backups_appear_newest_first_and_only_so_many_stay() {
     let mut cluster = Cluster::new(1);
-    cluster.nodes[0].flags = vec!["--backup-interval=1s".into(), "--backup-keep=2".into()];
+    cluster.nodes[0].extra_args = vec!["--backup-interval=1s".into(), "--backup-keep=2".into()];
     cluster.nodes[0].start();
     cluster.nodes[0].wait_ready();
     let node = &cluster.nodes[0];
@@ -292,7 +292,7 @@ fn scheduled_backups_appear_newest_first_and_only_so_many_stay() {
 #[test]
 fn a_node_killed_while_it_writes_a_backup_leaves_nothing_that_looks_like_one() {
     let mut cluster = Cluster::new(1);
-    cluster.nodes[0].flags = vec!["--backup-interval=1s".into(), "--backup-keep=3".into()];
+    cluster.nodes[0].extra_args = vec!["--backup-interval=1s".into(), "--backup-keep=3".into()];
     cluster.nodes[0].start();
     cluster.nodes[0].wait_ready();
     let large = format!("\"{}\"", "x".repeat(1_000_000));

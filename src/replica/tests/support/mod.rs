@@ -1,6 +1,6 @@
 //! A cluster in this process, on ports that the operating system picked.
+#![allow(dead_code, reason = "each test binary uses its own part")]
 #![allow(clippy::unwrap_used, reason = "a test that cannot set up its cluster has failed")]
-#![allow(dead_code, reason = "each test file uses a part of it")]
 
 use std::collections::BTreeMap;
 use std::net::TcpListener;
@@ -34,6 +34,18 @@ pub fn set(key: &str, value: u64) -> Command {
         expected_version: None,
     };
     Command::new("test", Operation::Set(set))
+}
+
+pub fn tuning() -> Tuning {
+    Tuning {
+        heartbeat_interval: Duration::from_millis(100),
+        election_timeout_min: Duration::from_millis(500),
+        election_timeout_max: Duration::from_millis(1000),
+        snapshot_log_entries: 100,
+        log_entries_kept: 20,
+        snapshot_chunk_bytes: 1024,
+        ..Tuning::default()
+    }
 }
 
 /// Waits for a condition; the time limit is for a hanging test only.
@@ -160,7 +172,16 @@ impl Cluster {
         self.start_node_on(id, &dir).await
     }
 
+    pub async fn start_node_tuned(&mut self, id: u64, tuning: Tuning) -> Result<(), StartError> {
+        let dir = self.dir(id).to_owned();
+        self.start_with(id, &dir, tuning).await
+    }
+
     pub async fn start_node_on(&mut self, id: u64, dir: &Path) -> Result<(), StartError> {
+        self.start_with(id, dir, tuning()).await
+    }
+
+    async fn start_with(&mut self, id: u64, dir: &Path, tuning: Tuning) -> Result<(), StartError> {
         let initial_cluster = match self.slots[&id].join {
             None => self.founding_list(),
             Some(_) => BTreeMap::new(),
@@ -180,15 +201,7 @@ impl Cluster {
             join: slot.join.clone(),
             history_limit: 100,
             version: "test".into(),
-            tuning: Tuning {
-                heartbeat_interval: Duration::from_millis(100),
-                election_timeout_min: Duration::from_millis(500),
-                election_timeout_max: Duration::from_millis(1000),
-                snapshot_log_entries: 100,
-                log_entries_kept: 20,
-                snapshot_chunk_bytes: 1024,
-                ..Tuning::default()
-            },
+            tuning,
         };
         let observer = Arc::clone(&slot.observer);
         slot.replica = Some(Replica::start(config, observer).await?);

@@ -44,7 +44,11 @@ pub fn free_port(ip: Ipv4Addr) -> SocketAddr {
 
 /// The program with none of the caller's own settings.
 pub fn program() -> Command {
-    let mut command = Command::new(BINARY);
+    program_as(BINARY)
+}
+
+fn program_as(program: &str) -> Command {
+    let mut command = Command::new(program);
     for (name, _) in std::env::vars_os() {
         if name.to_string_lossy().starts_with("LLM_CONFIG_") {
             command.env_remove(name);
@@ -99,8 +103,10 @@ pub struct Node {
     pub join: String,
     /// Environment variables of the next start.
     pub env: Vec<(&'static str, String)>,
-    /// More flags for `serve`.
-    pub flags: Vec<String>,
+    /// Further options of `serve`.
+    pub extra_args: Vec<String>,
+    /// Larger files cannot be written, as on a full disk.
+    pub file_bytes_max: Option<u64>,
     log: PathBuf,
     child: Option<Child>,
 }
@@ -115,19 +121,29 @@ impl Node {
             initial_cluster,
             join: String::new(),
             env: Vec::new(),
-            flags: Vec::new(),
+            extra_args: Vec::new(),
+            file_bytes_max: None,
             log: folder.join(format!("node-{id}.log")),
             child: None,
         }
     }
 
     pub fn command(&self) -> Command {
-        let mut command = program();
+        let mut command = match self.file_bytes_max {
+            // An ignored signal leaves the error of the write; the limit counts in units of 512 bytes.
+            Some(bytes) => {
+                let mut shell = program_as("sh");
+                let limit = format!("trap '' XFSZ; ulimit -f {}; exec \"$0\" \"$@\"", bytes / 512);
+                shell.args(["-c", &limit, BINARY]);
+                shell
+            }
+            None => program(),
+        };
         command
             .args(["serve", "--auth=off", &format!("--node-id={}", self.id)])
             .arg(format!("--data-dir={}", self.data_dir.display()))
             .args(self.ports.args())
-            .args(&self.flags)
+            .args(&self.extra_args)
             .envs(self.env.iter().map(|(name, value)| (name, value)));
         match self.join.as_str() {
             "" => command.arg(format!("--initial-cluster={}", self.initial_cluster)),
@@ -143,6 +159,10 @@ impl Node {
         let mut node = Self::new(id, Ports::free(own_ip()), folder, String::new());
         node.join = urls.join(",");
         node
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.as_ref().unwrap().id()
     }
 
     pub fn start(&mut self) {

@@ -1,0 +1,69 @@
+//! How many bytes a data directory holds.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::Path;
+
+use super::directory::Directory;
+
+/// What stands in the directory and is not the node's own store: copies for the operator.
+const NOT_COUNTED: [&str; 3] = ["backups", "restore-", "recover-"];
+
+/// Bytes of a data directory.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Usage {
+    /// Log, state and snapshots.
+    pub(crate) total: u64,
+    /// The log alone.
+    pub(crate) log: u64,
+}
+
+/// Measures a directory. A snapshot shares files with the state by hard links; each file counts once.
+pub(crate) fn measure(directory: &Directory) -> Usage {
+    let mut seen = BTreeSet::new();
+    let log = size_of(&directory.log(), &mut seen);
+    let Ok(entries) = fs::read_dir(directory.root()) else { return Usage { total: log, log } };
+    let counted = entries.flatten().filter(|entry| {
+        let name = entry.file_name();
+        !NOT_COUNTED.iter().any(|start| name.to_string_lossy().starts_with(start))
+    });
+    let total: u64 = counted.map(|entry| entry_size(&entry, &mut seen)).sum();
+    Usage { total: log + total, log }
+}
+
+fn size_of(path: &Path, seen: &mut BTreeSet<(u64, u64)>) -> u64 {
+    let Ok(entries) = fs::read_dir(path) else { return 0 };
+    entries.flatten().map(|entry| entry_size(&entry, seen)).sum()
+}
+
+/// A file that vanishes meanwhile counts as nothing.
+fn entry_size(entry: &fs::DirEntry, seen: &mut BTreeSet<(u64, u64)>) -> u64 {
+    match entry.metadata() {
+        Ok(metadata) if metadata.is_dir() => size_of(&entry.path(), seen),
+        Ok(metadata) if seen.insert((metadata.dev(), metadata.ino())) => metadata.len(),
+        Ok(_) | Err(_) => 0,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hard_links_count_once_and_copies_for_the_operator_do_not_count() {
+        let root = tempfile::tempdir().unwrap();
+        let (directory, _) = Directory::open(root.path(), 1).unwrap();
+        let empty = measure(&directory);
+        for folder in ["log", "state-1", "snapshot-1", "backups", "restore-1", "recover-1"] {
+            fs::create_dir(root.path().join(folder)).unwrap();
+            fs::write(root.path().join(folder).join("own"), [0; 1000]).unwrap();
+        }
+        let (table, link) =
+            (root.path().join("state-1/table.sst"), root.path().join("snapshot-1/table.sst"));
+        fs::write(&table, [0; 5000]).unwrap();
+        fs::hard_link(&table, &link).unwrap();
+        let usage = measure(&directory);
+        assert_eq!((usage.total - empty.total, usage.log), (8000, 1000));
+    }
+}
