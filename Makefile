@@ -19,7 +19,7 @@ BENCH_ARGS ?=
 
 .PHONY: help
 help: ## list the targets
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 10
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
 
 .PHONY: deps
 deps: ## install what the build needs beside Rust, if it is missing
@@ -39,7 +39,7 @@ test: deps ## run every test
 	$(CARGO) test --locked --workspace
 
 .PHONY: verify
-verify: deps verify-format verify-lint verify-policy verify-docs ## all the checks that are not tests
+verify: deps verify-format verify-lint verify-policy verify-docs verify-rules verify-units ## all the checks that are not tests
 
 .PHONY: verify-format
 verify-format:
@@ -58,6 +58,15 @@ verify-policy:
 verify-docs:
 	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --locked --workspace --no-deps --document-private-items
 
+# Prometheus' rules and their tests, and Alertmanager's routes.
+.PHONY: verify-rules
+verify-rules:
+	@.ci/rules
+
+.PHONY: verify-units
+verify-units:
+	@.ci/units
+
 .PHONY: fix
 fix: deps ## rewrite what can be rewritten: formatting, and the lints that know their own remedy
 	$(CARGO) clippy --locked --workspace --all-targets --fix --allow-dirty --allow-staged
@@ -66,6 +75,10 @@ fix: deps ## rewrite what can be rewritten: formatting, and the lints that know 
 .PHONY: smoke
 smoke: ## run the README's commands against a running `make run`
 	@cluster/smoke.sh
+
+.PHONY: docker-test
+docker-test: build ## run cluster/compose.yaml for real and break it; needs root and a Docker engine
+	@cluster/test/docker.sh
 
 .PHONY: release
 release: deps ## build optimised programs

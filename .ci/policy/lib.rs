@@ -6,6 +6,7 @@
 pub mod graph;
 pub mod licence;
 pub mod modules;
+pub mod queries;
 pub mod source;
 
 use std::path::{Path, PathBuf};
