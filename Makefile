@@ -76,6 +76,16 @@ fix: deps ## rewrite what can be rewritten: formatting, and the lints that know 
 smoke: ## run the README's commands against a running `make run`
 	@cluster/smoke.sh
 
+.PHONY: kubernetes-fix
+kubernetes-fix: ## write cluster/kubernetes anew from the Helm chart, and the chart's copy of the alert rules
+	@rm -f cluster/helm/llm-config-manager/files/rules/*.yml
+	@cp monitoring/prometheus/rules/*.yml cluster/helm/llm-config-manager/files/rules/
+	@cluster/test/kubernetes-render.sh cluster/kubernetes
+
+.PHONY: kubernetes-test
+kubernetes-test: build ## check the Helm chart and the manifests; no Kubernetes cluster needed
+	@LLM_CONFIG_SERVER="$(CARGO_TARGET_DIR)/debug/llm-config-manager" cluster/test/kubernetes.sh
+
 .PHONY: docker-test
 docker-test: build ## run cluster/compose.yaml for real and break it; needs root and a Docker engine
 	@cluster/test/docker.sh
