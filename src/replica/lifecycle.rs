@@ -160,6 +160,7 @@ pub(crate) async fn close(node: &Arc<Node>) {
     if let Err(error) = node.raft.shutdown().await {
         tracing::error!(%error, "the Raft core did not end cleanly");
     }
+    node.tidying.end().await;
     let node = Arc::clone(node);
     let closed = tokio::task::spawn_blocking(move || {
         node.log.close();

@@ -1,7 +1,7 @@
 //! The parts of a running node, as the modules of this crate see them.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use llm_config_domain::Operation;
@@ -21,6 +21,9 @@ use crate::storage::directory::Directory;
 use crate::storage::log::LogStore;
 use crate::storage::state::StateMachine;
 use crate::types::Types;
+
+/// How long a node that stops waits for a piece of a compaction.
+const TIDYING_STOP_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Counters of this node that no other part keeps.
 #[derive(Debug, Default)]
@@ -43,6 +46,28 @@ impl Counters {
 /// A ping goes out every second and may take as long.
 const PING_MARGIN: Duration = Duration::from_secs(2);
 
+/// What rewrites files in the background, so that a stop can wait for it.
+pub(crate) struct Tidying {
+    /// One at a time; closed with the node.
+    pub(crate) busy: Arc<Semaphore>,
+    pub(crate) stop: Arc<AtomicBool>,
+}
+
+impl Tidying {
+    fn new() -> Self {
+        Self { busy: Arc::new(Semaphore::new(1)), stop: Arc::new(AtomicBool::new(false)) }
+    }
+
+    /// Stops what runs, and lets nothing begin any more.
+    pub(crate) async fn end(&self) {
+        self.stop.store(true, Ordering::Release);
+        if tokio::time::timeout(TIDYING_STOP_TIMEOUT, self.busy.acquire()).await.is_err() {
+            tracing::warn!("a compaction did not end in time");
+        }
+        self.busy.close();
+    }
+}
+
 /// A running node.
 pub(crate) struct Node {
     pub(crate) local: Arc<Local>,
@@ -51,6 +76,7 @@ pub(crate) struct Node {
     pub(crate) directory: Arc<Directory>,
     pub(crate) counters: Counters,
     pub(crate) space: Space,
+    pub(crate) tidying: Tidying,
     pub(crate) reads: Coalescer,
     /// Proposals that may be in flight on this node.
     pub(crate) slots: Arc<Semaphore>,
@@ -82,6 +108,7 @@ impl Node {
             directory,
             counters: Counters::default(),
             space,
+            tidying: Tidying::new(),
             reads: Coalescer::default(),
             slots,
             bytes: Arc::new(Semaphore::new(units)),

@@ -4,7 +4,7 @@
 //! Each node tidies its own files when it sees fit. What is replicated is forgotten by commands of the leader alone.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use llm_config_domain::{Command, Compact, Operation, query};
@@ -32,28 +32,29 @@ const ACTOR: &str = "system";
 
 /// Measures the storage of a node; the numbers decide whether writes are taken.
 pub(crate) async fn measure(node: &Arc<Node>) {
-    let node = Arc::clone(node);
+    let (root, log) = (node.directory.root().to_owned(), node.directory.log());
+    // Read first: what is appended while measuring counts twice rather than not at all.
+    let appended_bytes = node.log.stats().bytes.load(Ordering::Relaxed);
     let measured = tokio::task::spawn_blocking(move || {
-        // Read first: what is appended while measuring counts twice rather than not at all.
-        let appended_bytes = node.log.stats().bytes.load(Ordering::Relaxed);
-        let usage = usage::measure(&node.directory);
+        let usage = usage::measure(&root, &log);
         let mut measured = Measured {
             used_bytes: usage.total,
             log_bytes: usage.log,
             appended_bytes,
             ..Measured::default()
         };
-        match rustix::fs::statvfs(node.directory.root()) {
+        match rustix::fs::statvfs(&root) {
             Ok(disk) => {
                 measured.disk_capacity_bytes = disk.f_blocks * disk.f_frsize;
                 measured.disk_free_bytes = disk.f_bavail * disk.f_frsize;
             }
             Err(error) => tracing::error!(%error, "the size of the disk is not known"),
         }
-        node.space.note(measured);
+        measured
     });
-    if let Err(error) = measured.await {
-        tracing::error!(%error, "measuring the storage failed");
+    match measured.await {
+        Ok(measured) => node.space.note(measured),
+        Err(error) => tracing::error!(%error, "measuring the storage failed"),
     }
 }
 
@@ -81,17 +82,24 @@ struct Tidied {
     at: Option<Instant>,
     index: u64,
     rest: Duration,
-    was_full: bool,
+    /// What was applied in the last round.
+    seen: u64,
     was_pressed: bool,
+    /// Somebody was full: once all is quiet, what the deletes since then have freed is given back as well.
+    owed: bool,
 }
 
 impl Tidied {
     async fn round(&mut self, node: &Arc<Node>) {
         let full = node.full().is_some();
         let pressed = full || node.full_peer().is_some();
-        // Once more when the pressure has ended: what was deleted while the last round ran is still there.
-        let last_round = std::mem::replace(&mut self.was_full, full) && !full;
-        if (std::mem::replace(&mut self.was_pressed, pressed) || pressed) && node.leads() {
+        self.owed |= pressed;
+        let applied = node.local.state.progress().index;
+        let quiet = std::mem::replace(&mut self.seen, applied) == applied;
+        // Once more when the pressure has ended, and once more when nothing happens: what was deleted meanwhile is there.
+        let ended = std::mem::replace(&mut self.was_pressed, pressed) && !pressed;
+        let last = ended || (self.owed && !pressed && quiet);
+        if (pressed || last) && node.leads() {
             forget_changes(node).await;
         }
         let index = node.local.state.progress().index;
@@ -101,17 +109,17 @@ impl Tidied {
         }
         let rested = |limit| self.at.is_none_or(|at| at.elapsed() >= limit);
         // Full and idle, it tries again too: a reader may have held files, or a follower the log.
-        if (full && rested(self.rest))
-            || last_round
-            || (!idle && node.space.near() && rested(NEAR_INTERVAL))
-        {
+        let again = full && rested(self.rest);
+        let near = !idle && node.space.near() && rested(NEAR_INTERVAL);
+        if again || near || last {
             self.rest = (self.rest * 2).min(NEAR_INTERVAL);
+            self.owed &= pressed || !quiet;
             compact_state(node).await;
             tidy_log(node, node.space.measured().log_bytes / KEEP_SHARE).await;
             (self.at, self.index) = (Some(Instant::now()), index);
             measure(node).await;
             let used_bytes = node.space.measured().used_bytes;
-            tracing::info!(used_bytes, "nearly full: tidied up");
+            tracing::info!(used_bytes, "the storage was tidied up for want of room");
         } else if !idle && node.space.measured().log_bytes > node.local.tuning.log_bytes_max {
             tidy_log(node, node.local.tuning.log_bytes_max / 4).await;
             self.index = index;
@@ -139,7 +147,7 @@ async fn forget_changes(node: &Arc<Node>) {
 /// Has RocksDB drop what was deleted from the state.
 async fn compact_state(node: &Arc<Node>) {
     let state = Arc::clone(&node.local.state);
-    blocking("compacting the state", move || state.compact()).await;
+    blocking(node, "compacting the state", move |stop| state.compact(stop)).await;
 }
 
 /// Makes a snapshot, purges the log behind it except for about `keep_bytes`, and has RocksDB drop what was purged.
@@ -164,7 +172,7 @@ async fn tidy_log(node: &Arc<Node>, keep_bytes: u64) {
         wait(PURGE_TIMEOUT, || metric(node, |metrics| metrics.purged) >= upto).await;
     }
     let log = node.log.clone();
-    blocking("compacting the log", move || log.compact()).await;
+    blocking(node, "compacting the log", move |_| log.compact()).await;
 }
 
 /// The index of one of openraft's log ids; 0 when there is none.
@@ -184,10 +192,23 @@ async fn wait(limit: Duration, reached: impl Fn() -> bool) {
     }
 }
 
-async fn blocking(what: &str, work: impl FnOnce() -> std::io::Result<()> + Send + 'static) {
-    match tokio::task::spawn_blocking(work).await {
+/// Runs what holds the storage open; a node that closes waits for it, and tells it to stop.
+async fn blocking(
+    node: &Arc<Node>,
+    what: &str,
+    work: impl FnOnce(&AtomicBool) -> std::io::Result<()> + Send + 'static,
+) {
+    let Ok(busy) = Arc::clone(&node.tidying.busy).acquire_owned().await else { return };
+    let stop = Arc::clone(&node.tidying.stop);
+    let task = tokio::task::spawn_blocking(move || {
+        // The storage is let go of first, then the permit.
+        let result = work(&stop);
+        drop(busy);
+        result
+    });
+    match task.await {
         Ok(Ok(())) => {}
-        // It is tried again in the next round; what cannot be written stops the node by itself.
+        // It is tried again in a later round; what cannot be written stops the node by itself.
         Ok(Err(error)) => tracing::warn!(%error, "{what} failed"),
         Err(error) => tracing::error!(%error, "{what} broke off"),
     }

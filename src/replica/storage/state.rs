@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
@@ -152,13 +152,13 @@ impl Shared {
     ///
     /// The last snapshot keeps the old tables alive, so it is made again when the pieces add up: rewriting everything
     /// first would need the room for everything twice, when there is none.
-    pub(crate) fn compact(&self) -> io::Result<()> {
+    pub(crate) fn compact(&self, stop: &AtomicBool) -> io::Result<()> {
         let state = self.current();
         state.db().flush().map_err(rocks::io_error)?;
         let mut rewritten = 0;
         for piece in rocks::pieces(state.db())? {
-            if !Arc::ptr_eq(&state, &self.current()) {
-                // An installed snapshot has replaced this state.
+            if stop.load(Ordering::Acquire) || !Arc::ptr_eq(&state, &self.current()) {
+                // The node stops, or an installed snapshot has replaced this state.
                 return Ok(());
             }
             state.db().compact_range(piece.from.as_deref(), piece.to.as_deref());

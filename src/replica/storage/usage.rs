@@ -5,8 +5,6 @@ use std::fs;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
-use super::directory::Directory;
-
 /// What stands in the directory and is not the node's own store: copies for the operator.
 const NOT_COUNTED: [&str; 3] = ["backups", "restore-", "recover-"];
 
@@ -20,10 +18,12 @@ pub(crate) struct Usage {
 }
 
 /// Measures a directory. A snapshot shares files with the state by hard links; each file counts once.
-pub(crate) fn measure(directory: &Directory) -> Usage {
+///
+/// Takes paths, not the directory: whoever measures must not keep its lock from a node that has stopped.
+pub(crate) fn measure(root: &Path, log: &Path) -> Usage {
     let mut seen = BTreeSet::new();
-    let log = size_of(&directory.log(), &mut seen);
-    let Ok(entries) = fs::read_dir(directory.root()) else { return Usage { total: log, log } };
+    let log = size_of(log, &mut seen);
+    let Ok(entries) = fs::read_dir(root) else { return Usage { total: log, log } };
     let counted = entries.flatten().filter(|entry| {
         let name = entry.file_name();
         !NOT_COUNTED.iter().any(|start| name.to_string_lossy().starts_with(start))
@@ -48,13 +48,14 @@ fn entry_size(entry: &fs::DirEntry, seen: &mut BTreeSet<(u64, u64)>) -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use super::super::directory::Directory;
     use super::*;
 
     #[test]
     fn hard_links_count_once_and_copies_for_the_operator_do_not_count() {
         let root = tempfile::tempdir().unwrap();
         let (directory, _) = Directory::open(root.path(), 1).unwrap();
-        let empty = measure(&directory);
+        let empty = measure(root.path(), &directory.log());
         for folder in ["log", "state-1", "snapshot-1", "backups", "restore-1", "recover-1"] {
             fs::create_dir(root.path().join(folder)).unwrap();
             fs::write(root.path().join(folder).join("own"), [0; 1000]).unwrap();
@@ -63,7 +64,7 @@ mod tests {
             (root.path().join("state-1/table.sst"), root.path().join("snapshot-1/table.sst"));
         fs::write(&table, [0; 5000]).unwrap();
         fs::hard_link(&table, &link).unwrap();
-        let usage = measure(&directory);
+        let usage = measure(root.path(), &directory.log());
         assert_eq!((usage.total - empty.total, usage.log), (8000, 1000));
     }
 }
