@@ -22,6 +22,9 @@ const NEAR_INTERVAL: Duration = Duration::from_secs(60);
 const STEP_TIMEOUT: Duration = Duration::from_secs(60);
 const PURGE_TIMEOUT: Duration = Duration::from_secs(5);
 const POLL: Duration = Duration::from_millis(50);
+/// Rounds that another node must have been full before the change log goes, which cannot be undone: while a node installs
+/// a snapshot it holds its state twice, and its word is believed for some seconds.
+const PEER_ROUNDS: u32 = 8;
 const PROPOSE_TIMEOUT: Duration = Duration::from_secs(5);
 /// Commands of one round; each forgets a bounded number of records.
 const FORGET_COMMANDS_MAX: usize = 2_000;
@@ -85,6 +88,9 @@ struct Tidied {
     /// What was applied in the last round.
     seen: u64,
     was_pressed: bool,
+    /// Rounds in which another node was full, and whether there was reason to let go of the change log.
+    peer_rounds: u32,
+    forgetting: bool,
     /// Somebody was full: once all is quiet, what the deletes since then have freed is given back as well.
     owed: bool,
 }
@@ -92,14 +98,18 @@ struct Tidied {
 impl Tidied {
     async fn round(&mut self, node: &Arc<Node>) {
         let full = node.full().is_some();
-        let pressed = full || node.full_peer().is_some();
+        let peer_full = node.full_peer().is_some();
+        let pressed = full || peer_full;
+        self.peer_rounds = if peer_full { self.peer_rounds.saturating_add(1) } else { 0 };
+        let lasts = full || self.peer_rounds >= PEER_ROUNDS;
+        self.forgetting |= lasts;
         self.owed |= pressed;
         let applied = node.local.state.progress().index;
         let quiet = std::mem::replace(&mut self.seen, applied) == applied;
         // Once more when the pressure has ended, and once more when nothing happens: what was deleted meanwhile is there.
         let ended = std::mem::replace(&mut self.was_pressed, pressed) && !pressed;
         let last = ended || (self.owed && !pressed && quiet);
-        if (pressed || last) && node.leads() {
+        if (lasts || (last && self.forgetting)) && node.leads() {
             forget_changes(node).await;
         }
         let index = node.local.state.progress().index;
@@ -114,6 +124,7 @@ impl Tidied {
         if again || near || last {
             self.rest = (self.rest * 2).min(NEAR_INTERVAL);
             self.owed &= pressed || !quiet;
+            self.forgetting &= self.owed;
             compact_state(node).await;
             tidy_log(node, node.space.measured().log_bytes / KEEP_SHARE).await;
             (self.at, self.index) = (Some(Instant::now()), index);

@@ -5,8 +5,9 @@ use std::fs;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
-/// What stands in the directory and is not the node's own store: copies for the operator.
-const NOT_COUNTED: [&str; 3] = ["backups", "restore-", "recover-"];
+/// What stands in the directory and is not the node's own store: copies for the operator, and a snapshot in arrival,
+/// which replaces what is there and would otherwise count as a second store.
+const NOT_COUNTED: [&str; 4] = ["backups", "receive-", "restore-", "recover-"];
 
 /// Bytes of a data directory.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -56,7 +57,8 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         let (directory, _) = Directory::open(root.path(), 1).unwrap();
         let empty = measure(root.path(), &directory.log());
-        for folder in ["log", "state-1", "snapshot-1", "backups", "restore-1", "recover-1"] {
+        let others = ["backups", "receive-1", "restore-1", "recover-1"];
+        for folder in ["log", "state-1", "snapshot-1"].into_iter().chain(others) {
             fs::create_dir(root.path().join(folder)).unwrap();
             fs::write(root.path().join(folder).join("own"), [0; 1000]).unwrap();
         }
