@@ -54,6 +54,9 @@ pub(crate) fn forget_version<R: Reader + ?Sized>(
     Ok(())
 }
 
+/// Versions of a deleted entry that may go with the line of its deletion; more take further commands.
+const HISTORY_PER_LINE: usize = limits::HISTORY_LIMIT_DEFAULT as usize;
+
 /// A line that is about to be removed.
 struct Line {
     key: Vec<u8>,
@@ -62,8 +65,9 @@ struct Line {
 }
 
 /// Moves the floor when the log is above a bound, and removes lines below the floor: at most
-/// [`limits::EVICTIONS_PER_COMMAND_MAX`] more than the command added. Once above a bound it makes room for many commands,
-/// so that few of them have to look. The newest revision always stays.
+/// [`limits::EVICTIONS_PER_COMMAND_MAX`] more than the command added, and [`HISTORY_PER_LINE`] versions of deleted entries
+/// for each. Once above a bound it makes room for many commands, so that few of them have to look. The newest revision
+/// always stays.
 pub(crate) fn evict<R: Reader + ?Sized>(
     store: &mut Overlay<'_, R>,
     meta: &mut Meta,
@@ -75,8 +79,10 @@ pub(crate) fn evict<R: Reader + ?Sized>(
         return Ok(());
     }
     let floor = if above_bound { meta.revision } else { meta.oldest_revision };
-    let mut budget = limits::EVICTIONS_PER_COMMAND_MAX + added;
-    let (lines, mut next) = oldest_lines(store, meta.change_log_start, floor, budget)?;
+    let lines_max = limits::EVICTIONS_PER_COMMAND_MAX + added;
+    // Of its own: out of one with the lines, a few deletions of long histories would keep the log above its bounds.
+    let mut budget = lines_max * HISTORY_PER_LINE;
+    let (lines, mut next) = oldest_lines(store, meta.change_log_start, floor, lines_max)?;
     for line in lines {
         meta.oldest_revision = meta.oldest_revision.max(line.revision + 1);
         let (version, bytes) = (line.record.version, line.record.bytes);
