@@ -5,6 +5,7 @@ use bytes::Bytes;
 
 use crate::keys;
 use crate::query::Meta;
+use crate::record::check_format;
 use crate::store::StoreError;
 
 /// The value under which a restored state keeps a record, or None when it does not: the nodes of the old cluster and
@@ -13,6 +14,7 @@ use crate::store::StoreError;
 /// # Errors
 /// When the record cannot be read, or belongs to a table that this release does not know.
 pub fn adopt(key: &[u8], value: &[u8], cluster_id: &str) -> Result<Option<Bytes>, StoreError> {
+    check_format(key, value)?;
     let value = Bytes::copy_from_slice(value);
     match keys::owner(key)? {
         keys::Owner::Store => Ok(Some(value)),

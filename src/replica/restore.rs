@@ -174,6 +174,14 @@ fn check_empty(root: &Path) -> Result<(), StartError> {
         names.iter().map(String::as_str).filter(|name| !interrupted || !made_here(name)).collect();
     match foreign.first() {
         None => Ok(()),
+        // The identity is put in place last: what is left beside it is only to be taken away, by the node itself.
+        Some(_) if names.iter().any(|name| name.starts_with(RESTORE_PREFIX)) => {
+            Err(StartError::DataDir(format!(
+                "{}: the directory is not empty: a restore was completed here; start the node, or name another \
+                 --data-dir",
+                root.display()
+            )))
+        }
         Some(first) => Err(StartError::DataDir(format!(
             "{}: the directory is not empty (it holds {first}); a backup is restored into an empty directory: move what \
              is there away, or name another --data-dir",
