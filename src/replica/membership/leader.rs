@@ -97,7 +97,10 @@ struct Work {
 
 impl Work {
     async fn carry_out(&self, change: MemberChange) -> Step {
-        let view = self.settled().await?;
+        let mut view = self.settled().await?;
+        if !matches!(change, MemberChange::Add { .. } | MemberChange::TransferLeader { .. }) {
+            view.confirm_live(&self.node, self.asked_until).await;
+        }
         match change {
             MemberChange::Add { id, addresses } => self.add(&view, id, addresses).await,
             MemberChange::Promote { id } => self.promote(&view, id).await,
@@ -136,6 +139,11 @@ impl Work {
 
     /// Refuses an id that is no member, and one that is on its way out.
     fn check_stays(&self, view: &View, id: u64) -> Step {
+        if self.is_removed(id) && view.nodes.contains_key(&id) {
+            return conflict(format!(
+                "the removal of node {id} is not finished; remove it again, which completes it"
+            ));
+        }
         if self.is_removed(id) {
             return conflict(format!(
                 "node {id} was removed, and a removed node does not come back; add the machine under a new id"

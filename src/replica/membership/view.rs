@@ -1,6 +1,7 @@
 //! The members as the leader knows them, and what it may do to them without losing the quorum.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, Instant};
 
 use openraft::async_runtime::watch::WatchReceiver as _;
 use openraft::{Instant as _, ServerState};
@@ -11,6 +12,7 @@ use crate::types::LogId;
 
 /// Entries that a learner may lack when it gets a vote: it has them within a moment.
 const LAG_MAX: u64 = 1_000;
+const POLL: Duration = Duration::from_millis(10);
 
 /// The effective membership, and who is up, at one moment.
 #[derive(Debug, Clone)]
@@ -35,13 +37,17 @@ pub(super) struct View {
 
 impl View {
     pub(super) fn of(node: &Node) -> Self {
+        Self::within(node, node.local.tuning.election_timeout_max * 2)
+    }
+
+    /// The same; up is who answered a heartbeat that was sent at most so long ago.
+    fn within(node: &Node, age: Duration) -> Self {
         let metrics = node.raft.metrics();
         let metrics = metrics.borrow_watched();
         let stored = &metrics.membership_config;
         let configs = stored.membership().get_joint_config();
         let voters = configs.last().cloned().unwrap_or_default();
         let own = node.local.node_id();
-        let tuning = &node.local.tuning;
         let acked = metrics.heartbeat.as_ref();
         // What it said lately, and what it answered lately: one that was never asked yet is judged by the first alone.
         let live = |id: u64| {
@@ -49,7 +55,7 @@ impl View {
                 || node.reachable(id)
                     && acked
                         .and_then(|acked| acked.get(&id).copied().flatten())
-                        .is_none_or(|at| at.elapsed() <= tuning.election_timeout_max * 2)
+                        .is_none_or(|at| at.elapsed() <= age)
         };
         let nodes: BTreeMap<u64, String> =
             stored.nodes().map(|(id, node)| (*id, node.addr.clone())).collect();
@@ -66,6 +72,19 @@ impl View {
             last_log_index: metrics.last_log_index.unwrap_or(0),
             voters,
             nodes,
+        }
+    }
+
+    /// Waits until everybody who seems to be up has answered once more: who died a moment ago must not be counted on.
+    pub(super) async fn confirm_live(&mut self, node: &Node, deadline: Instant) {
+        let started = Instant::now();
+        let limit = deadline.min(started + node.local.tuning.election_timeout_max);
+        loop {
+            self.live = Self::within(node, started.elapsed()).live;
+            if self.live == Self::of(node).live || Instant::now() >= limit {
+                return;
+            }
+            tokio::time::sleep(POLL).await;
         }
     }
 
