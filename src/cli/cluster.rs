@@ -96,7 +96,12 @@ async fn list(client: &Client, output: Output) -> anyhow::Result<()> {
 async fn add(client: &Client, args: AddMember, output: Output) -> anyhow::Result<()> {
     let AddMember { id, raft, http, grpc, force: Force { force } } = args;
     let changed = client.member_add(v1::MemberAddRequest { id, raft, http, grpc, force }).await?;
+    let learns = changed.members.iter().any(|member| member.id == id && member.role == "learner");
     print(changed.members, output)?;
+    if !learns {
+        said(&format!("node {id} is a member"));
+        return Ok(());
+    }
     said(&format!(
         "node {id} is a learner: it follows without a vote. Next: `llm-config cluster promote {id}`, or \
          `llm-config cluster replace OLD --with {id}`; both are refused until it has caught up"

@@ -51,7 +51,11 @@ impl Service {
         };
         let change = MemberChange::Add { id, addresses: addresses.clone() };
         self.change(context, change, request.force).await?;
-        Ok(self.seen(context, id, false, addresses).await)
+        // Sent again, it may meet a member that has a vote by now.
+        match self.until(context, |status| find(status, id)).await {
+            Some(member) => Ok(member),
+            None => Ok(self.seen(context, id, false, addresses).await),
+        }
     }
 
     /// Gives a learner its vote.
