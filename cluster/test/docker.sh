@@ -158,7 +158,8 @@ writer() {
 
 start_writers() {
     for name in 0 1 2 3; do
-        : >"$acked.$name" >"$work/refused.$name"
+        : >"$acked.$name"
+        : >"$work/refused.$name"
         writer "$name" &
         writers+=($!)
     done
