@@ -8,8 +8,8 @@
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
+use openraft::Instant as _;
 use openraft::async_runtime::watch::WatchReceiver as _;
-use openraft::{Instant as _, ServerState};
 
 use crate::node::Node;
 
@@ -26,7 +26,7 @@ const POLL: Duration = Duration::from_millis(5);
 /// Hands over when this node leads and another voter can. Tries one voter after the other until the deadline.
 pub(crate) async fn hand_over(node: &Node, deadline: Instant) {
     let mut refused = BTreeSet::new();
-    while leads(node) {
+    while node.leads() {
         let Some(target) = candidate(node, &refused, deadline).await else {
             let alone =
                 node.raft.metrics().borrow_watched().membership_config.voter_ids().count() < 2;
@@ -74,10 +74,6 @@ pub(crate) async fn finish_writes(node: &Node) {
     while !idle() && Instant::now() < limit {
         tokio::time::sleep(POLL).await;
     }
-}
-
-pub(crate) fn leads(node: &Node) -> bool {
-    node.raft.metrics().borrow_watched().state == ServerState::Leader
 }
 
 /// The leader, once it is another node.

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use llm_config_domain::Operation;
 use llm_config_proto::internal::replication_client::ReplicationClient;
-use openraft::Raft;
+use openraft::{Raft, ServerState};
 use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 use tonic::Request;
@@ -140,8 +140,13 @@ impl Node {
 
     /// A voter, other than this node, that said that it has no room.
     pub(crate) fn full_peer(&self) -> Option<u64> {
+        let full = self.space.full_peers();
+        if full.is_empty() {
+            // Asked before each write.
+            return None;
+        }
         let voters = self.voters();
-        self.space.full_peers().into_iter().find(|id| voters.contains(id))
+        full.into_iter().find(|id| voters.contains(id))
     }
 
     /// Refuses what needs room that a voter does not have. The leader decides for all of them, as each tells it; a node
@@ -165,7 +170,9 @@ impl Node {
     }
 
     pub(crate) fn leads(&self) -> bool {
-        self.leader().is_some_and(|(id, _)| id == self.local.node_id())
+        let metrics = self.raft.metrics();
+        openraft::async_runtime::watch::WatchReceiver::borrow_watched(&metrics).state
+            == ServerState::Leader
     }
 
     fn voters(&self) -> Vec<u64> {

@@ -62,7 +62,7 @@ pub(crate) async fn on_leader(
     actor: String,
     deadline: Instant,
 ) -> Attempt {
-    if !handover::leads(node) {
+    if !node.leads() {
         return Attempt::NotBegun;
     }
     let Ok(turn) = Arc::clone(&node.changing).try_lock_owned() else {
@@ -362,7 +362,7 @@ impl Work {
                 );
             }
             handover::hand_over(&self.node, self.asked_until).await;
-            return in_time(!handover::leads(&self.node));
+            return in_time(!self.node.leads());
         };
         if to == view.own {
             return Ok(());
@@ -383,7 +383,7 @@ impl Work {
             return Ok(());
         }
         handover::hand_over(&self.node, self.asked_until).await;
-        if handover::leads(&self.node) {
+        if self.node.leads() {
             return conflict(format!(
                 "node {id} leads, and no other voter took over from it; check that the others are up, then try again"
             ));
