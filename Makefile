@@ -14,6 +14,8 @@ export ROCKSDB_STATIC := 1
 CARGO := cargo
 # For `make run`, as in: make run ARGS='--nodes 5'
 ARGS ?=
+# For `make fuzz`: the targets; all of them when empty
+FUZZ ?=
 # For `make bench`, as in: make bench BENCH_ARGS='--help'
 BENCH_ARGS ?=
 
@@ -44,6 +46,7 @@ verify: deps verify-format verify-lint verify-policy verify-docs verify-rules ve
 .PHONY: verify-format
 verify-format:
 	$(CARGO) fmt --all --check
+	rustfmt --edition 2024 --check .ci/fuzz/targets/*.rs
 
 .PHONY: verify-lint
 verify-lint:
@@ -67,10 +70,20 @@ verify-rules:
 verify-units:
 	@.ci/units
 
+# Known advisories need RustSec's database, which cargo-deny fetches; without a network they are left out, and said to be.
+.PHONY: deny
+deny: ## check licences, sources, banned crates and known advisories with cargo-deny
+	@.ci/deny
+
+.PHONY: fuzz
+fuzz: deps ## search for inputs that break a parser, FUZZ_SECONDS (30) for each target; FUZZ='command http_path' for these
+	@.ci/fuzz/run $(FUZZ)
+
 .PHONY: fix
 fix: deps ## rewrite what can be rewritten: formatting, and the lints that know their own remedy
 	$(CARGO) clippy --locked --workspace --all-targets --fix --allow-dirty --allow-staged
 	$(CARGO) fmt --all
+	rustfmt --edition 2024 .ci/fuzz/targets/*.rs
 
 .PHONY: smoke
 smoke: ## run the README's commands against a running `make run`

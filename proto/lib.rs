@@ -13,6 +13,13 @@
 /// The public API.
 pub mod v1 {
     tonic::include_proto!("llmconfig.v1");
+
+    /// Without the text of the token.
+    impl std::fmt::Debug for CreateTokenResponse {
+        fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            f.debug_struct("CreateTokenResponse").field("info", &self.info).finish_non_exhaustive()
+        }
+    }
 }
 
 /// Node-to-node messages.

@@ -61,7 +61,9 @@ impl Graph {
 
     pub fn parse(metadata: &Value) -> Result<Graph, String> {
         let mut graph = Graph::default();
+        let mut manifests = BTreeMap::new();
         for package in array(&metadata["packages"])? {
+            manifests.insert(text(&package["id"])?, package);
             let requirements = array(&package["dependencies"])?
                 .iter()
                 .map(|dependency| Ok((text(&dependency["name"])?, text(&dependency["req"])?)))
@@ -76,18 +78,40 @@ impl Graph {
             };
             graph.packages.insert(text(&package["id"])?, described);
         }
-        let mut resolved = BTreeSet::new();
         for node in array(&metadata["resolve"]["nodes"])? {
             let id = text(&node["id"])?;
-            let dependencies = array(&node["deps"])?.iter().map(dependency);
+            let mut dependencies = Vec::new();
+            for value in array(&node["deps"])? {
+                let dependency = dependency(value)?;
+                let named = graph.packages.get(&dependency.id).map(|package| package.name.as_str());
+                let manifest = manifests.get(&id).copied().unwrap_or(&Value::Null);
+                if named.is_none_or(|name| is_asked_for(manifest, &node["features"], name)) {
+                    dependencies.push(dependency);
+                }
+            }
             let package =
                 graph.packages.get_mut(&id).ok_or_else(|| format!("{id} is not listed"))?;
-            package.dependencies = dependencies.collect::<Result<_, _>>()?;
-            resolved.insert(id);
+            package.dependencies = dependencies;
         }
-        // Listed but not resolved: for other platforms.
-        graph.packages.retain(|id, _| resolved.contains(id));
+        // Listed, and part of no build: for other platforms, or for features that are off.
+        let built = graph.built();
+        graph.packages.retain(|id, _| built.contains(id));
         Ok(graph)
+    }
+
+    /// Everything that some package of this workspace needs, for whatever.
+    fn built(&self) -> BTreeSet<Id> {
+        let ours = self.packages.iter().filter(|(_, package)| package.source.is_none());
+        let mut pending: Vec<&Id> = ours.map(|(id, _)| id).collect();
+        let mut built = BTreeSet::new();
+        while let Some(id) = pending.pop() {
+            if built.insert(id.clone())
+                && let Some(package) = self.packages.get(id)
+            {
+                pending.extend(package.dependencies.iter().map(|dependency| &dependency.id));
+            }
+        }
+        built
     }
 
     /// The packages of this workspace, by name.
@@ -126,6 +150,30 @@ impl Graph {
         }
         found
     }
+}
+
+/// Whether a package with these features really needs `dependency`. Cargo also lists an optional one of which a feature only
+/// says what it would ask of it (`ring?/alloc`).
+fn is_asked_for(manifest: &Value, features: &Value, dependency: &str) -> bool {
+    let of = |value: &Value| value.as_array().cloned().unwrap_or_default();
+    let declared: Vec<Value> =
+        of(&manifest["dependencies"]).into_iter().filter(|d| d["name"] == dependency).collect();
+    let active = of(features);
+    let asks = |declared: &Value| {
+        let name = declared["rename"].as_str().unwrap_or(dependency);
+        let whole = format!("dep:{name}");
+        let part = format!("{name}/");
+        declared["optional"] != true
+            || active.iter().any(|feature| {
+                let lists = of(&manifest["features"][feature.as_str().unwrap_or_default()]);
+                feature == name
+                    || lists
+                        .iter()
+                        .filter_map(Value::as_str)
+                        .any(|listed| listed == whole || listed.starts_with(&part))
+            })
+    };
+    declared.is_empty() || declared.iter().any(asks)
 }
 
 fn dependency(value: &Value) -> Result<Dependency, String> {
@@ -190,6 +238,21 @@ mod tests {
         assert_eq!(graph.direct(ours, &[Kind::Normal]), BTreeSet::from(["tokio"]));
         assert_eq!(graph.direct(ours, &[Kind::Development]), BTreeSet::from(["tempfile"]));
         assert_eq!(ours.requirements["tokio"], "^1");
+    }
+
+    #[test]
+    fn an_optional_dependency_counts_when_a_feature_asks_for_it() {
+        let manifest = json!({
+            "dependencies": [{"name": "ring", "optional": true}, {"name": "std", "optional": false}],
+            "features": {"alloc": ["ring?/alloc"], "crypto": ["dep:ring"], "fast": ["ring/fast"], "ring": ["dep:ring"]},
+        });
+        let asked = |features: Value, name| is_asked_for(&manifest, &features, name);
+        assert!(!asked(json!([]), "ring"));
+        assert!(!asked(json!(["alloc"]), "ring"));
+        for feature in ["crypto", "fast", "ring"] {
+            assert!(asked(json!(["alloc", feature]), "ring"), "{feature}");
+        }
+        assert!(asked(json!([]), "std"));
     }
 
     #[test]

@@ -25,6 +25,7 @@ patience=90
 # Writes that must be acknowledged in each phase before it counts.
 phase_writes=40
 work=$(mktemp -d)
+export SECRETS_DIR="$work/secrets"
 acked="$work/acked"
 writers=()
 
@@ -142,7 +143,7 @@ writer() {
         number=$((number + 1))
         while [[ ! -e $work/stop ]]; do
             node=$(((node + 1) % 3))
-            code=$(curl -s -o /dev/null --max-time 8 -w '%{http_code}' -X PUT \
+            code=$(curl -s -o /dev/null --max-time 8 -w '%{http_code}' -X PUT --config "$work/curl" \
                 -H 'Content-Type: application/json' -H "Idempotency-Key: w$name-$number" \
                 -d "{\"env\": \"production\", \"value\": $number}" \
                 "$(url "$node" "/api/v1/configs/docker/w$name-$number")") || true
@@ -154,6 +155,21 @@ writer() {
             sleep 0.1
         done
     done
+}
+
+# The token goes into a file for curl, so that no list of processes shows it.
+make_secrets() {
+    cluster/make-secrets.sh "$SECRETS_DIR" 2>/dev/null
+    printf 'header = "Authorization: Bearer %s"\n' "$(cat "$SECRETS_DIR/bootstrap-token")" >"$work/curl"
+}
+
+# Nobody gets in without the token, and `llm-config` in a container has it.
+verify_authentication() {
+    status_is "$(url 0 "/api/v1/resolve/docker")" 401 || fail "a read without a token is not answered with 401"
+    docker exec "$(container 1)" llm-config status >"$work/status" || fail "llm-config in a container: $(cat "$work/status")"
+    if "${compose[@]}" logs --no-color "${nodes[@]}" | grep -qF -f "$SECRETS_DIR/bootstrap-token" -f "$SECRETS_DIR/master-key"; then
+        fail "the log of a node shows the token or the master key"
+    fi
 }
 
 start_writers() {
@@ -193,7 +209,7 @@ verify_writes() {
     sort "$acked".? >"$work/expected"
     for node in 0 1 2; do
         for kind in linearizable cached; do
-            curl -sS --fail --max-time 30 -o "$work/answer" \
+            curl -sS --fail --max-time 30 --config "$work/curl" -o "$work/answer" \
                 "$(url "$node" "/api/v1/resolve/docker?env=production&consistency=$kind")"
             grep -oE '"w[0-9]-[0-9]+":[0-9]+' "$work/answer" | sort >"$work/found"
             missing=$(comm -23 "$work/expected" "$work/found" | wc -l)
@@ -230,6 +246,7 @@ service_is_healthy() { [[ $(docker inspect -f '{{.State.Health.Status}}' "$("${c
 summary=()
 trap clean_up EXIT
 build_images
+make_secrets
 say "image $LLM_CONFIG_IMAGE: $(($(docker image inspect -f '{{.Size}}' "$LLM_CONFIG_IMAGE") >> 20)) MiB with the debug programs"
 "${compose[@]}" up --detach --no-build "${nodes[@]}" prometheus alertmanager >"$work/up.log" 2>&1 ||
     fail "compose up: $(cat "$work/up.log")"
@@ -238,6 +255,7 @@ for node in 0 1 2; do
     wait_for "${nodes[$node]} is healthy for Docker" healthy "$node"
     [[ $(docker exec "$(container "$node")" id -u) == 10001 ]] || fail "${nodes[$node]} runs as another user than 10001"
 done
+verify_authentication
 start_writers
 phase "all three nodes run"
 

@@ -39,6 +39,9 @@ FULL = {
     "replicas": 5,
     "disks": {"1": 1, "4": 2},
     "config": {"cache-bytes": "256MiB", "log-format": "json"},
+    "auth": {"jobTokenSecret": "jobs"},
+    "tls": {"secret": "certificate", "clientCertificates": True},
+    "raftTls": {"secret": "node-certificates"},
     "secretName": "keys",
     "listenAddress": "[::]",
     "service": {"type": "LoadBalancer", "annotations": {"a": "b"}},
@@ -49,6 +52,7 @@ FULL = {
     "podLabels": {"team": "platform"},
     "serviceAccount": {"annotations": {"a": "b"}},
 }
+OPEN = {"auth": {"enabled": False}, "secrets": {"masterKeySecret": ""}}
 RESTORE = {"restore": {"file": "a.backup", "token": "t"}}
 
 
@@ -137,6 +141,13 @@ def inconsistent(documents):
             paths = [m["mountPath"] + "/" for m in container.get("volumeMounts", []) if m.get("readOnly")]
             problems += [f"{p} is mounted inside a read-only volume" for p in paths for q in paths
                          if p != q and p.startswith(q)]
+            mounted = tuple(m["mountPath"] + "/" for m in container.get("volumeMounts", []))
+            named = [e["value"] for e in container.get("env", []) if e.get("value", "").startswith("/")]
+            if container["name"] == "llm-config-manager":
+                named += [v for d in documents if "llm-config.yaml" in d.get("data", {})
+                          for v in yaml.safe_load(d["data"]["llm-config.yaml"]).values() if str(v).startswith("/var/run/")]
+            problems += [f"{container['name']}: nothing is mounted at {path}" for path in named
+                         if not (path + "/").startswith(mounted)]
             security = {**spec.get("securityContext", {}), **container.get("securityContext", {})}
             wanted = {"runAsNonRoot": True, "runAsUser": 10001, "readOnlyRootFilesystem": True,
                       "allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}}
@@ -180,7 +191,7 @@ class Manifests(unittest.TestCase):
     def test_every_rendering_is_valid_and_consistent(self):
         cases = {"defaults": {}, "all": ALL, "full": FULL, "restore": {**FULL, "disks": {}, **RESTORE},
                  "maintenance": {"maintenance": True}, "one": {"founders": 1, "replicas": 1},
-                 "bare": {"backup": {"enabled": False}, "networkPolicy": {"enabled": False}}}
+                 "bare": {"backup": {"enabled": False}, "networkPolicy": {"enabled": False}}, "open": OPEN}
         for name, values in cases.items():
             documents = render(values)
             for document in documents:
@@ -219,6 +230,8 @@ class Manifests(unittest.TestCase):
             "no such port": ("StatefulSet", lambda d: container(d)["readinessProbe"]["httpGet"].update(port="web")),
             "no such volume": ("StatefulSet", lambda d: container(d)["volumeMounts"].append(
                 {"name": "other", "mountPath": "/x"})),
+            "a file that is not mounted": ("StatefulSet", lambda d: container(d)["env"].append(
+                {"name": "LLM_CONFIG_TOKEN_FILE", "value": "/var/run/secrets/other/token"})),
             "root": ("StatefulSet", lambda d: d["spec"]["template"]["spec"]["securityContext"].update(runAsUser=0)),
             "a selector beside the pods": ("PodDisruptionBudget", lambda d: d["spec"]["selector"]["matchLabels"].update(
                 {"app.kubernetes.io/component": "other"})),
@@ -296,6 +309,32 @@ class Promises(unittest.TestCase):
             self.assertEqual(pod["containers"][0]["lifecycle"]["preStop"]["exec"]["command"], ["/bin/sleep", str(delay)])
             self.assertEqual(pod["terminationGracePeriodSeconds"], delay + needed + 10)
 
+    def test_secrets_are_mounted_where_they_are_needed_and_nowhere_else(self):
+        def secrets(pod):
+            volumes = [v["secret"] for v in pod["volumes"] if "secret" in v]
+            return {v["secretName"]: [item["key"] for item in v.get("items", [])] for v in volumes}
+
+        def both(values):
+            documents = render(values)
+            jobs = [one(documents, "CronJob")["spec"]["jobTemplate"]["spec"]["template"]["spec"], one(documents, "Pod")["spec"]]
+            self.assertEqual(*(secrets({"volumes": [], **job}) for job in jobs))
+            return secrets(one(documents, "StatefulSet")["spec"]["template"]["spec"]), secrets(jobs[0])
+
+        token, key = {"llm-config-bootstrap-token": ["token"]}, {"llm-config-master-key": ["master-key"]}
+        self.assertEqual(both({}), ({**token, **key}, token))
+        self.assertEqual(both(OPEN), ({}, {}))
+        certificates = {"certificate": [], "node-certificates": [], "keys": []}
+        self.assertEqual(both(FULL), ({**token, **key, **certificates}, {"jobs": ["token"], "certificate": ["ca.crt"]}))
+
+    def test_with_tls_everything_that_asks_a_node_uses_it(self):
+        for values, scheme in ({}, "http"), ({"tls": {"secret": "certificate"}}, "https"):
+            documents = render(values)
+            text = yaml.safe_dump_all(d for d in documents if d["kind"] in ("StatefulSet", "CronJob", "Pod"))
+            self.assertEqual({match for match in re.findall(r"\b(https?)://", text)}, {scheme})
+            (container,) = one(documents, "StatefulSet")["spec"]["template"]["spec"]["containers"]
+            probes = {container[probe]["httpGet"]["scheme"] for probe in ("startupProbe", "livenessProbe", "readinessProbe")}
+            self.assertEqual(probes, {scheme.upper()})
+
     def test_a_new_disk_restarts_no_other_pod_and_an_option_does(self):
         template = lambda values: one(render(values), "StatefulSet")["spec"]["template"]
         self.assertEqual(template({"disks": {"1": 1}}), template({}))
@@ -330,6 +369,9 @@ class Values(unittest.TestCase):
             "restore without token": ({"restore": {"file": "a.backup"}}, "restore.token"),
             "restore with a folder": ({"restore": {"file": "a/b", "token": "x"}}, "restore"),
             "restore with disks": ({**RESTORE, "disks": {"1": 1}}, "disks must be empty"),
+            "authentication without a token": ({"auth": {"bootstrapTokenSecret": ""}}, "auth.bootstrapTokenSecret"),
+            "client certificates without TLS": ({"tls": {"clientCertificates": True}}, "tls.secret"),
+            "an option of another value": ({"config": {"auth": "off"}}, "config"),
             "a schedule": ({"backup": {"schedule": "daily"}}, "schedule"),
             "anti-affinity": ({"placement": {"antiAffinity": "hard"}}, "antiAffinity"),
         }
@@ -366,6 +408,8 @@ class Scripts(unittest.TestCase):
         spec = one(documents, "StatefulSet")["spec"]["template"]["spec"]
         container = spec["initContainers" if init else "containers"][0]
         environment = {e["name"]: e.get("value", f"llm-config-manager-{ordinal}") for e in container["env"]}
+        if "RAFT_TLS_DIR" in environment:
+            environment["RAFT_TLS_DIR"] = str(self.folder)
         command = [str(self.folder / Path(word).name) if word.startswith("/etc/") else word for word in container["command"]]
         return command, {
             "PATH": os.environ["PATH"], **environment, "DISKS_FILE": str(self.folder / "generations"),
@@ -392,6 +436,19 @@ class Scripts(unittest.TestCase):
                     f"serve --config {self.folder}/llm-config.yaml --node-id {node_id} --data-dir {self.data}"
                     f" --advertise-http {host}:8080 --advertise-grpc {host}:50051 --advertise-raft {host}:50061 {begins}"))
 
+    def test_a_node_shows_its_own_certificate(self):
+        values = {"raftTls": {"secret": "node-certificates"}, "disks": {"1": 1}}
+        missing = self.run_pod(1, values)
+        self.assertEqual((missing.returncode, missing.stdout), (2, ""))
+        self.assertIn("node-102.crt", missing.stderr)
+        for name in ("node-102.crt", "node-102.key", "ca.crt"):
+            (self.folder / name).write_text("a certificate")
+        result = self.run_pod(1, values)
+        self.assertEqual(result.returncode, 0, result.stderr)
+        self.assertTrue(result.stdout.strip().endswith(
+            f" --raft-tls-cert {self.folder}/node-102.crt --raft-tls-key {self.folder}/node-102.key"
+            f" --raft-tls-ca {self.folder}/ca.crt"), result.stdout)
+
     def test_ids_are_never_shared(self):
         ids = [ordinal + 1 + 100 * generation for ordinal in range(9) for generation in range(100)]
         self.assertEqual(len(set(ids)), len(ids))
@@ -416,7 +473,8 @@ class Scripts(unittest.TestCase):
     def test_the_program_takes_the_flags_and_the_file(self):
         server = os.environ["LLM_CONFIG_SERVER"]
         for values, ordinal, node_id in [({}, 1, 2), ({"replicas": 5}, 3, 4), ({"disks": {"1": 1}}, 1, 102),
-                                         ({"listenAddress": "[::]", "config": {"cache-bytes": "256MiB"}}, 0, 1)]:
+                                         ({"listenAddress": "[::]", "config": {"cache-bytes": "256MiB"}}, 0, 1),
+                                         (OPEN, 0, 1), ({"tls": FULL["tls"]}, 2, 3)]:
             with self.subTest(values):
                 result = self.run_pod(ordinal, values, PROGRAM=server, SERVE_ARGS="--print-config")
                 self.assertEqual(result.returncode, 0, result.stderr)
@@ -425,6 +483,8 @@ class Scripts(unittest.TestCase):
                 self.assertEqual(printed["advertise-raft"], HOSTS.format(ordinal) + ":50061")
                 self.assertEqual(printed["http-addr"], values.get("listenAddress", "0.0.0.0") + ":8080")
                 self.assertEqual(bool(printed.get("initial-cluster")), ordinal < 3 and node_id < 100)
+                self.assertEqual((printed["auth"] in ("on", True), bool(printed["master-key-file"])), (values != OPEN,) * 2)
+                self.assertEqual(bool(printed["tls-cert"]) and bool(printed["tls-client-ca"]), "tls" in values)
 
     def test_a_restore_waits_for_its_file_and_runs_once(self):
         command, environment = self.pod(1, RESTORE, init=True)

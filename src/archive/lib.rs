@@ -19,8 +19,13 @@
 
 mod error;
 mod format;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzzing;
 mod manifest;
 mod reader;
+#[cfg(test)]
+#[path = "../../.ci/fuzz/replay.rs"]
+mod replay;
 mod writer;
 
 pub use error::ArchiveError;

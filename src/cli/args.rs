@@ -1,10 +1,18 @@
 //! The command line: flags, their environment variables and defaults. Parsing only; nothing is asked here.
 
+mod security;
+
+use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use llm_config_client::v1;
+
+pub(crate) use security::{
+    Audit, AuditFilter, Bans, CreateToken, Grant, Keys, ListAudit, PutRole, Retention, Roles,
+    RotateKeys, RotationTarget, Scope, Tokens,
+};
 
 /// Command line client of the LLM Config Manager.
 ///
@@ -27,9 +35,13 @@ pub(crate) struct Global {
         env = "LLM_CONFIG_ENDPOINTS",
         value_name = "URL[,URL…]",
         value_delimiter = ',',
-        default_value = "http://127.0.0.1:50051"
+        default_value = "127.0.0.1:50051"
     )]
     pub(crate) endpoints: Vec<String>,
+    #[command(flatten)]
+    pub(crate) tls: Tls,
+    #[command(flatten)]
+    pub(crate) credentials: Credentials,
     /// Environment: base, development (dev), staging (stage), production (prod) or edge. Default base; `watch` without
     /// it watches all.
     #[arg(long, global = true, value_name = "ENV")]
@@ -40,6 +52,49 @@ pub(crate) struct Global {
     /// Time for each request with all its retries, in seconds [default: 10; import: 60].
     #[arg(long, global = true, value_name = "SECONDS", value_parser = seconds)]
     pub(crate) timeout: Option<Duration>,
+}
+
+/// Any of them makes every connection TLS, as https:// in front of an endpoint does. The names of the fields are those of
+/// the options: a global one must not have the name of another command's.
+#[derive(Debug, Args)]
+pub(crate) struct Tls {
+    /// Authorities (PEM) that vouch for the nodes of https endpoints [default: those of the system].
+    #[arg(long, global = true, env = "LLM_CONFIG_TLS_CA", value_name = "FILE")]
+    pub(crate) tls_ca: Option<PathBuf>,
+    /// Certificate chain (PEM) to show to the nodes.
+    #[arg(long, global = true, env = "LLM_CONFIG_TLS_CERT", value_name = "FILE")]
+    pub(crate) tls_cert: Option<PathBuf>,
+    /// Private key (PEM) of --tls-cert.
+    #[arg(long, global = true, env = "LLM_CONFIG_TLS_KEY", value_name = "FILE")]
+    pub(crate) tls_key: Option<PathBuf>,
+}
+
+/// The environment is looked at elsewhere: what is given on the command line goes before it, whichever of the two it is.
+#[derive(Debug, Default, Args)]
+pub(crate) struct Credentials {
+    /// The token to be let in with; others see it in the list of processes, so rather use --token-file
+    /// [env: LLM_CONFIG_TOKEN].
+    #[arg(long, global = true, value_name = "TOKEN", conflicts_with = "token_file")]
+    pub(crate) token: Option<TokenText>,
+    /// A file with the token; it is read again when it changes [env: LLM_CONFIG_TOKEN_FILE].
+    #[arg(long, global = true, value_name = "FILE")]
+    pub(crate) token_file: Option<PathBuf>,
+}
+
+/// Not shown in any message.
+#[derive(Clone, PartialEq, Eq)]
+pub(crate) struct TokenText(pub(crate) String);
+
+impl From<String> for TokenText {
+    fn from(text: String) -> Self {
+        Self(text)
+    }
+}
+
+impl fmt::Debug for TokenText {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("TokenText(..)")
+    }
 }
 
 impl Global {
@@ -80,9 +135,10 @@ pub(crate) enum Command {
     Watch(Watch),
     /// Write every entry of a JSON or YAML object key -> value; entries that are already equal are left alone.
     ///
-    /// Running it again after an interruption goes on where it stopped.
+    /// Running it again after an interruption goes on where it stopped. A secret stays one and is always written; where
+    /// the file has the mask of one, the entry is left alone.
     Import(Import),
-    /// Print a namespace's entries as a JSON object key -> value, sorted by key; `import` reads it.
+    /// Print a namespace's entries as a JSON object key -> value, sorted by key; `import` reads it. Secrets are left out.
     ///
     /// The first page is read linearizably, so everything acknowledged before is in it; no page is older than the one
     /// before. Changes made during the export may be in it or not.
@@ -98,6 +154,23 @@ pub(crate) enum Command {
     /// twice, what is half done is completed.
     #[command(subcommand)]
     Cluster(Cluster),
+    /// Show who the cluster takes you for, and what you may do.
+    Whoami,
+    /// Make, list and revoke tokens.
+    #[command(subcommand)]
+    Token(Tokens),
+    /// Show and change roles: what the holders of tokens may do.
+    #[command(subcommand)]
+    Role(Roles),
+    /// List and lift bans of addresses.
+    #[command(subcommand)]
+    Ban(Bans),
+    /// Read and check the log of who did what.
+    #[command(subcommand)]
+    Audit(Audit),
+    /// List and exchange the keys that secrets are encrypted with.
+    #[command(subcommand)]
+    Keys(Keys),
     /// Print a completion script for a shell.
     Completions {
         /// The shell.
@@ -163,6 +236,9 @@ pub(crate) struct Get {
     /// Fall back to the environments that --env falls back to.
     #[arg(long)]
     pub(crate) resolve: bool,
+    /// Show the plaintext of a secret; it needs the right to, and leaves an audit record.
+    #[arg(long)]
+    pub(crate) reveal: bool,
     #[command(flatten)]
     pub(crate) read: Read,
 }
@@ -177,6 +253,15 @@ pub(crate) struct Set {
     /// Take VALUE as a string instead of JSON.
     #[arg(long)]
     pub(crate) string: bool,
+    /// Store the value, a JSON string, encrypted; `=false` in the clear [default: as the entry is].
+    #[arg(
+        long,
+        value_name = "BOOL",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "true"
+    )]
+    pub(crate) secret: Option<bool>,
     /// What the entry is for.
     #[arg(long, default_value = "", hide_default_value = true)]
     pub(crate) description: String,
@@ -261,6 +346,9 @@ pub(crate) struct Resolve {
     /// The namespace.
     #[arg(value_name = "NS")]
     pub(crate) namespace: String,
+    /// Show the plaintext of secrets; it needs the right to, and leaves an audit record.
+    #[arg(long)]
+    pub(crate) reveal: bool,
     #[command(flatten)]
     pub(crate) read: Read,
 }
@@ -499,6 +587,31 @@ mod tests {
             "cluster replace 3 --with 4",
             "cluster transfer-leader",
             "cluster transfer-leader --to 2",
+            "status --endpoints https://a:1 --tls-ca ca.pem --tls-cert c.pem --tls-key k.pem",
+            "get ns key --reveal --token t",
+            "resolve ns --reveal --token-file f",
+            "set ns key - --string --secret",
+            "set ns key --secret=false 1",
+            "whoami",
+            "token create ci --role viewer --role auditor --namespace team/app --environments prod,staging",
+            "token create ci --role viewer --expires-in 90d --certificate ci.example",
+            "token list",
+            "token revoke abc",
+            "role list --output yaml",
+            "role get ops",
+            "role put ops --grant read,write@team:prod --grant read --description x",
+            "role put ops --file -",
+            "role delete ops",
+            "ban list",
+            "ban lift 192.0.2.1",
+            "audit list --type config.set --actor ann --namespace ns --key k --limit 5 --oldest-first",
+            "audit list --from 2026-01-31T12:00:00Z --to 2026-02-01T00:00:00Z",
+            "audit export --output json",
+            "audit verify",
+            "audit retention --max-age 400d --max-bytes 512MiB",
+            "keys list",
+            "keys rotate data --namespace ns",
+            "keys rotate master",
             "completions bash",
         ] {
             if let Err(error) = parse(line) {
@@ -527,6 +640,18 @@ mod tests {
             "backup",
             "backup create",
             "backup restore store.backup",
+            "get ns key --token t --token-file f",
+            "set ns key 1 --secret=maybe",
+            "token create ci",
+            "token create --role viewer",
+            "token create ci --role viewer --expires-in 5",
+            "role put ops",
+            "role put ops --grant read --file f",
+            "role put ops --grant @ns",
+            "role put ops --file f --description x",
+            "audit list --limit 0",
+            "keys rotate",
+            "keys rotate all",
             "status --timeout 0",
             "status --timeout nan",
             "status --output xml",
@@ -534,6 +659,26 @@ mod tests {
             let error = parse(line).expect_err(line);
             assert_eq!(error.exit_code(), 2, "{line}");
         }
+    }
+
+    #[test]
+    fn a_token_is_not_shown_by_what_holds_it() {
+        let cli = parse("status --token lcm_hidden").unwrap();
+        assert!(!format!("{cli:?}").contains("hidden"));
+        let error = parse("status --token lcm_hidden --token-file f").unwrap_err().to_string();
+        assert!(!error.contains("hidden"), "{error}");
+    }
+
+    #[test]
+    fn a_secret_is_one_only_when_it_is_said() {
+        let secret = |line| match parse(line).unwrap().command {
+            Command::Set(set) => set.secret,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(secret("set n k 1"), None);
+        assert_eq!(secret("set n k 1 --secret"), Some(true));
+        assert_eq!(secret("set n k --secret 1"), Some(true));
+        assert_eq!(secret("set n k 1 --secret=false"), Some(false));
     }
 
     #[test]

@@ -14,7 +14,10 @@ use crate::args::{self, Cli, Command, Format};
 use crate::output::{self, Output, cell, table};
 use crate::pages::{self, PAGE_LIMIT};
 use crate::view::{EntryView, entries_table, history_table, raw};
-use crate::{Usage, backup, cluster, export, import, status, watch};
+use crate::{
+    Usage, audit, backup, bans, cluster, credentials, export, import, keys, roles, status, tls,
+    tokens, watch,
+};
 
 const TIMEOUT: Duration = Duration::from_secs(10);
 /// Longer than a change of leader on a busy machine: an import outlives it, and changes of the members bring it about.
@@ -36,6 +39,10 @@ pub(crate) async fn run(cli: Cli) -> anyhow::Result<()> {
     if matches!(command, Command::Cluster(_)) {
         options = options.attempt_timeout(CHANGE_TIMEOUT);
     }
+    if let Some(tls) = tls::options(&global.tls)? {
+        options = options.tls(tls);
+    }
+    options = credentials::add(options, &global.credentials)?;
     let client = Client::with_options(&global.endpoints, options.clone())?;
     let output = Output { format: global.output };
     let env = global.environment();
@@ -55,6 +62,12 @@ pub(crate) async fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Cluster(command) => cluster::run(&client, command, output).await,
         Command::Backup(args) => backup::run(&global, &options, args, output).await,
         Command::Status => status::run(&global, &options, output).await,
+        Command::Whoami => tokens::who_am_i(&client, output).await,
+        Command::Token(command) => tokens::run(&client, command, global.env, output).await,
+        Command::Role(command) => roles::run(&client, command, global.env, output).await,
+        Command::Ban(command) => bans::run(&client, command, output).await,
+        Command::Audit(command) => audit::run(&global, &options, command, output).await,
+        Command::Keys(command) => keys::run(&client, command, output).await,
         Command::Completions { shell } => completions(shell),
     }
 }
@@ -73,6 +86,7 @@ async fn get(
             read: Some(args.read.options()),
             resolve: args.resolve,
             version: args.version,
+            reveal: args.reveal,
         })
         .await?;
     let entry = EntryView::new(entry)?;
@@ -109,7 +123,7 @@ async fn set(
             comment: args.write.comment,
             expected_version: args.write.expected_version,
             idempotency_key: args.write.idempotency_key,
-            secret: false,
+            secret: args.secret,
         })
         .await?;
     let entry = response.entry.context("the node's answer has no entry")?;
@@ -323,6 +337,7 @@ async fn resolve(
             namespace: args.namespace,
             environment,
             read: Some(args.read.options()),
+            reveal: args.reveal,
         })
         .await?;
     let mut resolved = Resolved {

@@ -3,15 +3,28 @@
 //! Data goes to stdout, words to stderr. Exit codes: 0 done, 1 not there or refused or not answered, 2 wrong usage.
 
 mod args;
+mod audit;
 mod backup;
+mod bans;
 mod cluster;
 mod commands;
+mod credentials;
 mod export;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzzing;
 mod import;
 mod json;
+mod keys;
 mod output;
 mod pages;
+#[cfg(test)]
+#[path = "../../.ci/fuzz/replay.rs"]
+mod replay;
+mod roles;
+mod scope;
 mod status;
+mod tls;
+mod tokens;
 mod view;
 mod watch;
 
@@ -57,7 +70,11 @@ fn exit_code(error: &anyhow::Error) -> u8 {
         cause.is::<Usage>()
             || matches!(
                 cause.downcast_ref(),
-                Some(llm_config_client::Error::InvalidEndpoint { .. })
+                Some(
+                    llm_config_client::Error::InvalidEndpoint { .. }
+                        | llm_config_client::Error::InvalidTls { .. }
+                        | llm_config_client::Error::InvalidToken { .. }
+                )
             )
     });
     if usage { 2 } else { 1 }
@@ -77,6 +94,8 @@ mod tests {
             Err(Error::InvalidEndpoint { endpoint: "x".into(), reason: "y".into() })
                 .context("outer");
         assert_eq!(exit_code(&endpoint.unwrap_err()), 2);
+        let token = anyhow::Error::new(Error::InvalidToken { reason: "it is empty".into() });
+        assert_eq!(exit_code(&token), 2);
         let refused = anyhow::Error::new(Error::NotSent { reason: "no leader".into() });
         assert_eq!(exit_code(&refused), 1);
     }

@@ -9,16 +9,17 @@ use tonic::metadata::MetadataMap;
 use tonic::transport::Channel;
 use tonic::{Request, Response, Status};
 
-use crate::error::Error;
+use crate::error::{Error, Rejection};
 use crate::nodes::Nodes;
 use crate::options::Options;
 use crate::retry::{Failure, backoff, classify};
+use crate::token::{Again, Bearer, Shown};
 use crate::v1::config_service_client::ConfigServiceClient;
 use crate::v1::{self, Consistency, Entry, ReadOptions};
 use crate::watch::Watch;
 
 /// The largest answer accepted: a full page of the largest values, with room to spare.
-const ANSWER_BYTES_MAX: usize = 160 << 20;
+pub(crate) const ANSWER_BYTES_MAX: usize = 160 << 20;
 
 /// A handle to a cluster. Cloning is cheap and shares connections and session.
 #[derive(Debug, Clone)]
@@ -30,6 +31,8 @@ pub struct Client {
 struct Shared {
     nodes: Nodes,
     options: Options,
+    /// What the nodes are shown, when there is something to show.
+    bearer: Option<Bearer>,
     /// The highest revision seen in any answer.
     revision: AtomicU64,
 }
@@ -70,11 +73,11 @@ macro_rules! reads {
 impl Client {
     /// A client of the cluster that these endpoints belong to, with default [`Options`].
     ///
-    /// Each endpoint is a node's client gRPC or HTTP address, `HOST:PORT` with or without `http://`. Connections are
+    /// Each endpoint is a node's client gRPC or HTTP address, `HOST:PORT` with or without `http://` or `https://`. Connections are
     /// opened when they are first needed, so this succeeds without a running cluster.
     ///
     /// # Errors
-    /// [`Error::InvalidEndpoint`].
+    /// [`Error::InvalidEndpoint`], [`Error::InvalidTls`].
     ///
     /// # Panics
     /// Outside a tokio runtime.
@@ -85,7 +88,7 @@ impl Client {
     /// Like [`Client::connect`], with chosen options.
     ///
     /// # Errors
-    /// [`Error::InvalidEndpoint`].
+    /// [`Error::InvalidEndpoint`], [`Error::InvalidTls`], [`Error::InvalidToken`].
     ///
     /// # Panics
     /// Outside a tokio runtime.
@@ -96,6 +99,7 @@ impl Client {
         Ok(Self {
             shared: Arc::new(Shared {
                 nodes: Nodes::new(endpoints, &options)?,
+                bearer: options.token.as_ref().map(Bearer::new).transpose()?,
                 options,
                 revision: AtomicU64::new(0),
             }),
@@ -108,7 +112,8 @@ impl Client {
         self.shared.revision.load(Ordering::Acquire)
     }
 
-    /// Reads one entry; `NOT_FOUND` when there is none (see [`Error::is_not_found`]).
+    /// Reads one entry; `NOT_FOUND` when there is none (see [`Error::is_not_found`]). A secret is masked unless
+    /// [`v1::GetRequest::reveal`] asks for its plaintext.
     ///
     /// # Errors
     /// [`Error::Rejected`], or [`Error::NotSent`] when no node answered before the deadline.
@@ -131,11 +136,13 @@ impl Client {
         history(HistoryRequest) -> HistoryResponse;
         /// Compares two versions, or two environments, of an entry.
         diff(DiffRequest) -> DiffResponse;
-        /// Reads a whole namespace as an application in one environment sees it.
+        /// Reads a whole namespace as an application in one environment sees it. Secrets are masked unless
+        /// [`v1::ResolveRequest::reveal`] asks for their plaintext.
         resolve(ResolveRequest) -> ResolveResponse;
     }
 
-    /// Writes one entry. An empty idempotency key is replaced by a fresh one.
+    /// Writes one entry, as a secret if [`v1::SetRequest::secret`] says so. An empty idempotency key is replaced by a
+    /// fresh one.
     ///
     /// # Errors
     /// [`Error::Rejected`], [`Error::NotSent`] or [`Error::OutcomeUnknown`].
@@ -226,17 +233,26 @@ impl Client {
         loop {
             let budget =
                 deadline.saturating_duration_since(Instant::now()).min(options.attempt_timeout);
-            let failure = match self.attempt(effect, request.clone(), &attempt, budget).await {
+            let shown = self.shown();
+            let attempted =
+                self.attempt(effect, request.clone(), &attempt, budget, shown.as_ref()).await;
+            let failure = match attempted {
                 Ok(response) => return Ok(response),
                 Err(failure) => failure,
             };
             lost |= matches!(failure, Failure::Lost(_));
             let reason = failure.reason();
+            let mut wait = failure.wait();
             if let Failure::Rejected(rejection) = failure {
-                // A write that an earlier attempt may still bring about is not "refused", whatever came later.
-                return Err(if lost { unanswered(effect, lost, reason) } else { rejection.into() });
+                match self.after_rejection(&rejection, shown.as_ref()) {
+                    Again::After(time) => wait = time,
+                    // A write that an earlier attempt may still bring about is not "refused", whatever came later.
+                    Again::No if lost => return Err(unanswered(effect, lost, reason)),
+                    Again::No => return Err(rejection.into()),
+                }
             }
-            let pause = backoff(failures);
+            // Jitter on top, so that callers who were told the same time do not come back together.
+            let pause = wait + backoff(failures);
             failures = failures.saturating_add(1);
             if Instant::now() + pause >= deadline {
                 return Err(unanswered(effect, lost, reason));
@@ -252,6 +268,7 @@ impl Client {
         request: Req,
         attempt: &F,
         budget: Duration,
+        shown: Option<&Shown>,
     ) -> Result<Response<Resp>, Failure>
     where
         F: Fn(Channel, Request<Req>) -> Fut,
@@ -267,9 +284,15 @@ impl Client {
         if !matches!(effect, Effect::Stream) {
             request.set_timeout(budget);
         }
+        if let Some(shown) = shown {
+            request.metadata_mut().insert("authorization", shown.value.clone());
+        }
         let failure = match tokio::time::timeout(budget, attempt(node.channel, request)).await {
             Ok(Ok(response)) => {
                 nodes.answered(&node.address);
+                if let (Some(bearer), Some(shown)) = (&self.shared.bearer, shown) {
+                    bearer.accepted(shown);
+                }
                 self.observe(response.metadata());
                 return Ok(response);
             }
@@ -278,9 +301,7 @@ impl Client {
                 match &failure {
                     Failure::Unreachable(_) | Failure::Lost(_) => nodes.silent(&node.address),
                     // An overloaded leader is still the leader.
-                    Failure::Refused { code, .. } if code == "OVERLOADED" => {
-                        nodes.answered(&node.address)
-                    }
+                    load if load.is_of_load() => nodes.answered(&node.address),
                     Failure::Refused { .. } => nodes.not_leading(&node.address),
                     Failure::Rejected(_) => nodes.answered(&node.address),
                 }
@@ -293,6 +314,26 @@ impl Client {
             }
         };
         Err(failure.at(&node.address))
+    }
+
+    /// What to show the nodes now.
+    pub(crate) fn shown(&self) -> Option<Shown> {
+        self.shared.bearer.as_ref().map(Bearer::shown)
+    }
+
+    /// Whether there is something else to show by now than this, which was refused.
+    pub(crate) fn shows_other_than(&self, shown: Option<&Shown>) -> bool {
+        match (&self.shared.bearer, shown) {
+            (Some(bearer), Some(shown)) => bearer.has_other_than(shown),
+            _ => false,
+        }
+    }
+
+    fn after_rejection(&self, rejection: &Rejection, shown: Option<&Shown>) -> Again {
+        match (&self.shared.bearer, shown) {
+            (Some(bearer), Some(shown)) if rejection.is_unauthenticated() => bearer.refused(shown),
+            _ => Again::No,
+        }
     }
 
     /// Learns from the metadata of any answer, also of a refusal.
@@ -319,7 +360,7 @@ impl Client {
     }
 
     /// A cached read waits for what this session has seen; a linearizable one sees it anyway.
-    fn in_session(&self, read: Option<ReadOptions>) -> Option<ReadOptions> {
+    pub(crate) fn in_session(&self, read: Option<ReadOptions>) -> Option<ReadOptions> {
         let seen = self.revision();
         let linearizable = read.is_some_and(|read| read.consistency() == Consistency::Linearizable);
         if !self.shared.options.session || linearizable || seen == 0 {

@@ -43,6 +43,22 @@ pub enum Error {
         /// What is wrong with it, and the fix.
         reason: String,
     },
+    /// [`Options::tls`](crate::Options::tls) cannot be used; nothing was tried.
+    #[error(
+        "TLS cannot be set up ({reason}); give the authorities, the certificate and its key in PEM form"
+    )]
+    InvalidTls {
+        /// What is wrong.
+        reason: String,
+    },
+    /// [`Options::token`](crate::Options::token) or its file cannot be used; nothing was tried.
+    #[error(
+        "the token cannot be used ({reason}); give the one word that was shown when it was made"
+    )]
+    InvalidToken {
+        /// What is wrong; never the token itself.
+        reason: String,
+    },
 }
 
 /// How to find out what became of a request.
@@ -63,7 +79,9 @@ impl Error {
             | Self::OutcomeUnknown { .. }
             | Self::BrokenOff { .. }
             | Self::Malformed { .. }
-            | Self::InvalidEndpoint { .. } => None,
+            | Self::InvalidEndpoint { .. }
+            | Self::InvalidTls { .. }
+            | Self::InvalidToken { .. } => None,
         }
     }
 
@@ -79,7 +97,7 @@ impl Error {
 #[error("{code}: {message}")]
 #[non_exhaustive]
 pub struct Rejection {
-    /// The stable code, the same as in the HTTP API: `NOT_FOUND`, `VERSION_CONFLICT`, …
+    /// The stable code, the same as in the HTTP API: `NOT_FOUND`, `VERSION_CONFLICT`, `PERMISSION_DENIED`, …
     pub code: String,
     /// What was wrong, for people.
     pub message: String,
@@ -98,6 +116,12 @@ impl Rejection {
     #[must_use]
     pub fn oldest_revision(&self) -> Option<u64> {
         self.number("oldest_revision")
+    }
+
+    /// Nobody knows who was asking: the token is unknown, revoked or expired, or there was none.
+    #[must_use]
+    pub fn is_unauthenticated(&self) -> bool {
+        self.code == "UNAUTHENTICATED"
     }
 
     fn number(&self, name: &str) -> Option<u64> {

@@ -42,18 +42,33 @@
 //! | change of the members | safe to send again: what is done is not done twice, what is half done is completed |
 //! | watch | every change once, in order, across reconnects, from [`v1::WatchRequest::from_revision`] on |
 //!
+//! With `https://` endpoints, or with [`Options::tls`], every connection is TLS, also those to leaders that were learned
+//! from answers.
+//!
+//! [`Options::token`] and [`Options::token_file`] say who this client is. A call that is refused as not authenticated is
+//! made again when the file has another token by now; and once in the life of a token that no node has accepted yet,
+//! because a new one may not be known everywhere. A right that is missing (`PERMISSION_DENIED`) is never tried again.
+//!
 //! Dropping the future of a call abandons the answer, not the effect: a dropped write may still happen.
 //!
-//! Not done, on purpose: a local cache for when no node answers, and TLS.
+//! Not done, on purpose: a local cache for when no node answers.
 #![cfg_attr(not(test), warn(missing_docs))]
 
 mod backup;
 mod client;
 mod error;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzzing;
 mod members;
 mod nodes;
 mod options;
+#[cfg(test)]
+#[path = "../../.ci/fuzz/replay.rs"]
+mod replay;
 mod retry;
+mod security;
+mod tls;
+mod token;
 mod watch;
 
 pub use backup::Backup;
@@ -61,4 +76,6 @@ pub use client::Client;
 pub use error::{Error, Rejection};
 pub use llm_config_proto::v1;
 pub use options::Options;
+pub use tls::TlsOptions;
+pub use token::Token;
 pub use watch::Watch;

@@ -11,6 +11,7 @@ use tonic::transport::{Channel, Endpoint, Uri};
 
 use crate::error::Error;
 use crate::options::Options;
+use crate::tls::TlsOptions;
 
 /// Leaders' addresses remembered beside the given endpoints.
 const LEARNED_MAX: usize = 16;
@@ -56,7 +57,15 @@ struct State {
 #[derive(Debug)]
 pub(crate) struct Nodes {
     state: Mutex<State>,
+    opening: Opening,
+}
+
+/// How connections are opened, all in one way.
+#[derive(Debug)]
+struct Opening {
     connect_timeout: Duration,
+    /// In clear text without.
+    tls: Option<TlsOptions>,
 }
 
 impl Nodes {
@@ -64,11 +73,18 @@ impl Nodes {
         endpoints: impl IntoIterator<Item = E>,
         options: &Options,
     ) -> Result<Self, Error> {
+        let endpoints = endpoints
+            .into_iter()
+            .map(|endpoint| parse(endpoint.as_ref()))
+            .collect::<Result<Vec<_>, _>>()?;
+        let opening = Opening {
+            connect_timeout: options.connect_timeout,
+            tls: choose_tls(&endpoints, options)?,
+        };
         let mut nodes: Vec<Node> = Vec::new();
-        for endpoint in endpoints {
-            let address = parse(endpoint.as_ref())?;
+        for Parsed { address, .. } in endpoints {
             if nodes.iter().all(|node| *node.address != *address) {
-                nodes.push(open(&address, options.connect_timeout, false)?);
+                nodes.push(opening.open(&address, false)?);
             }
         }
         if nodes.is_empty() {
@@ -84,7 +100,7 @@ impl Nodes {
                 nodes,
                 leader: None,
             }),
-            connect_timeout: options.connect_timeout,
+            opening,
         })
     }
 
@@ -140,9 +156,9 @@ impl Nodes {
         if address.len() > ADDRESS_BYTES_MAX {
             return;
         }
-        let Ok(address) = parse(address) else { return };
+        let Ok(Parsed { scheme: None, address }) = parse(address) else { return };
         if state.node(&address).is_none() {
-            let Ok(node) = open(&address, self.connect_timeout, true) else {
+            let Ok(node) = self.opening.open(&address, true) else {
                 return;
             };
             state.make_room();
@@ -183,17 +199,32 @@ impl State {
     }
 }
 
-/// `host:port` out of an endpoint with or without `http://`.
-fn parse(endpoint: &str) -> Result<String, Error> {
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Scheme {
+    Http,
+    Https,
+}
+
+/// An endpoint as given.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Parsed {
+    scheme: Option<Scheme>,
+    /// `host:port`.
+    pub(crate) address: String,
+}
+
+/// `host:port` out of an endpoint with or without `http://` or `https://`.
+pub(crate) fn parse(endpoint: &str) -> Result<Parsed, Error> {
     let invalid = |reason: &str| Error::InvalidEndpoint {
         endpoint: endpoint.to_owned(),
         reason: reason.to_owned(),
     };
     let trimmed = endpoint.trim();
-    if trimmed.starts_with("https://") {
-        return Err(invalid("TLS is not supported by this client; use http://"));
-    }
-    let rest = trimmed.strip_prefix("http://").unwrap_or(trimmed);
+    let (scheme, rest) = match trimmed.split_once("://") {
+        Some(("http", rest)) => (Some(Scheme::Http), rest),
+        Some(("https", rest)) => (Some(Scheme::Https), rest),
+        _ => (None, trimmed),
+    };
     let rest = rest.strip_suffix('/').unwrap_or(rest);
     let uri: Uri = format!("http://{rest}/")
         .parse()
@@ -207,21 +238,43 @@ fn parse(endpoint: &str) -> Result<String, Error> {
     if uri.port_u16().is_none_or(|port| port == 0) {
         return Err(invalid("has no port; write HOST:PORT, like 127.0.0.1:50051"));
     }
-    Ok(rest.to_owned())
+    Ok(Parsed { scheme, address: rest.to_owned() })
 }
 
-fn open(address: &str, connect_timeout: Duration, learned: bool) -> Result<Node, Error> {
-    let endpoint = Endpoint::from_shared(format!("http://{address}")).map_err(|error| {
-        Error::InvalidEndpoint { endpoint: address.to_owned(), reason: error.to_string() }
-    })?;
-    let channel = endpoint
-        .connect_timeout(connect_timeout)
-        .tcp_nodelay(true)
-        .http2_keep_alive_interval(KEEP_ALIVE)
-        .keep_alive_timeout(KEEP_ALIVE)
-        .keep_alive_while_idle(true)
-        .connect_lazy();
-    Ok(Node { address: address.into(), channel, learned, failures: 0, suspect_until: None })
+/// One way for all connections: what may be sent to one node must not go to another in clear text.
+fn choose_tls(endpoints: &[Parsed], options: &Options) -> Result<Option<TlsOptions>, Error> {
+    let with = |scheme| endpoints.iter().find(move |endpoint| endpoint.scheme == Some(scheme));
+    let secure = options.tls.is_some() || with(Scheme::Https).is_some();
+    match with(Scheme::Http) {
+        Some(plain) if secure => Err(Error::InvalidEndpoint {
+            endpoint: format!("http://{}", plain.address),
+            reason: "is without TLS, and TLS is asked for; write https:// for all endpoints"
+                .to_owned(),
+        }),
+        _ if secure => Ok(Some(options.tls.clone().unwrap_or_default())),
+        _ => Ok(None),
+    }
+}
+
+impl Opening {
+    fn open(&self, address: &str, learned: bool) -> Result<Node, Error> {
+        let scheme = if self.tls.is_some() { "https" } else { "http" };
+        let endpoint = Endpoint::from_shared(format!("{scheme}://{address}")).map_err(|error| {
+            Error::InvalidEndpoint { endpoint: address.to_owned(), reason: error.to_string() }
+        })?;
+        let endpoint = match &self.tls {
+            Some(tls) => tls.secure(endpoint)?,
+            None => endpoint,
+        };
+        let channel = endpoint
+            .connect_timeout(self.connect_timeout)
+            .tcp_nodelay(true)
+            .http2_keep_alive_interval(KEEP_ALIVE)
+            .keep_alive_timeout(KEEP_ALIVE)
+            .keep_alive_while_idle(true)
+            .connect_lazy();
+        Ok(Node { address: address.into(), channel, learned, failures: 0, suspect_until: None })
+    }
 }
 
 #[cfg(test)]
@@ -238,14 +291,21 @@ mod tests {
 
     #[test]
     fn endpoints_are_host_and_port() {
-        for good in ["127.0.0.1:1", "http://node-1:50051", "http://node-1:50051/", "[::1]:80"] {
+        for good in [
+            "127.0.0.1:1",
+            "http://node-1:50051",
+            "http://node-1:50051/",
+            "https://node-1:50051/",
+            "[::1]:80",
+        ] {
             assert!(parse(good).is_ok(), "{good}");
         }
         for bad in [
             "",
             "node",
             "http://node",
-            "https://node:1",
+            "https://node",
+            "ftp://node:1",
             "node:x",
             "node:1/path",
             "a@node:1",
@@ -254,7 +314,38 @@ mod tests {
         ] {
             assert!(parse(bad).is_err(), "{bad}");
         }
-        assert_eq!(parse("http://n:1/").unwrap(), parse("n:1").unwrap());
+        assert_eq!(parse("http://n:1/").unwrap().address, parse("n:1").unwrap().address);
+    }
+
+    #[test]
+    fn all_connections_have_tls_or_none_has() {
+        let chosen = |endpoints: &[&str], options: &Options| {
+            let parsed: Vec<_> = endpoints.iter().map(|text| parse(text).unwrap()).collect();
+            choose_tls(&parsed, options).map(|tls| tls.is_some())
+        };
+        let (plain, tls) = (Options::default(), Options::default().tls(TlsOptions::default()));
+        assert!(!chosen(&["http://a:1", "b:1"], &plain).unwrap());
+        assert!(chosen(&["https://a:1", "b:1"], &plain).unwrap());
+        assert!(chosen(&["a:1"], &tls).unwrap());
+        for (endpoints, options) in
+            [(&["https://a:1", "http://b:1"][..], &plain), (&["http://b:1"][..], &tls)]
+        {
+            let error = chosen(endpoints, options).unwrap_err().to_string();
+            assert!(error.contains("\"http://b:1\"") && error.contains("https://"), "{error}");
+        }
+    }
+
+    #[test]
+    fn tls_that_cannot_work_is_refused_before_anything_is_tried() {
+        let refused = |tls: TlsOptions| {
+            let error = Nodes::new(["a:1"], &Options::default().tls(tls)).unwrap_err();
+            assert!(matches!(error, Error::InvalidTls { .. }), "{error}");
+            error.to_string()
+        };
+        assert!(refused(TlsOptions::default().ca_pem("x")).contains("authorities"));
+        assert!(refused(TlsOptions::default().identity("x", "y")).contains("own certificate"));
+        let shown = format!("{:?}", TlsOptions::default().identity("c", "secret"));
+        assert!(!shown.contains("secret"), "{shown}");
     }
 
     #[test]

@@ -1,6 +1,10 @@
 //! What a caller may choose about a [`crate::Client`], with defaults that fit a cluster in one region.
 
+use std::path::PathBuf;
 use std::time::Duration;
+
+use crate::tls::TlsOptions;
+use crate::token::Token;
 
 /// Choices for a [`crate::Client`].
 #[derive(Debug, Clone)]
@@ -18,6 +22,10 @@ pub struct Options {
     /// Writes go straight to the leader once it is known. Off: writes rotate over the endpoints like reads, and the
     /// nodes forward them. Default on.
     pub follow_leader: bool,
+    /// TLS towards the nodes. Default: that of [`TlsOptions::default`] for `https://` endpoints, none for others.
+    pub tls: Option<TlsOptions>,
+    /// What each call shows to be let in. Default: nothing.
+    pub token: Option<Token>,
 }
 
 impl Default for Options {
@@ -28,6 +36,8 @@ impl Default for Options {
             connect_timeout: Duration::from_secs(1),
             session: true,
             follow_leader: true,
+            tls: None,
+            token: None,
         }
     }
 }
@@ -65,6 +75,29 @@ impl Options {
     #[must_use]
     pub fn follow_leader(mut self, follow: bool) -> Self {
         self.follow_leader = follow;
+        self
+    }
+
+    /// Sets [`Options::tls`]: endpoints without a scheme are `https://` then, and `http://` is refused.
+    #[must_use]
+    pub fn tls(mut self, tls: TlsOptions) -> Self {
+        self.tls = Some(tls);
+        self
+    }
+
+    /// Shows this token with each call ([`Options::token`]): one of the cluster's own, or of an issuer that it believes.
+    /// Without TLS whoever listens on the way learns it.
+    #[must_use]
+    pub fn token(mut self, text: impl Into<String>) -> Self {
+        self.token = Some(Token::text(text.into()));
+        self
+    }
+
+    /// Shows the token in this file with each call ([`Options::token`]). The file is read again when it has changed, at the
+    /// latest when the token is refused, so that it can be exchanged while the client runs.
+    #[must_use]
+    pub fn token_file(mut self, path: impl Into<PathBuf>) -> Self {
+        self.token = Some(Token::file(path.into()));
         self
     }
 }

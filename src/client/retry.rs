@@ -1,7 +1,7 @@
 //! Which failures of one attempt are worth another, and how long to wait before it.
 //!
-//! An attempt fails in one of three ways. *Refused before anything was proposed* (`NO_LEADER`, `OVERLOADED`, no
-//! connection): try again. *Lost* (the connection broke, no answer in time, `OUTCOME_UNKNOWN`): a write may have
+//! An attempt fails in one of three ways. *Refused before anything was proposed* (`NO_LEADER`, `OVERLOADED`,
+//! `RATE_LIMITED`, no connection): try again, not before the time that the node names. *Lost* (the connection broke, no answer in time, `OUTCOME_UNKNOWN`): a write may have
 //! happened; trying again is safe because every attempt carries the same idempotency key, but a failure can no longer
 //! be reported as "did not happen". *Rejected*: final.
 
@@ -16,14 +16,16 @@ use crate::error::Rejection;
 
 const BACKOFF_FIRST: Duration = Duration::from_millis(25);
 const BACKOFF_MAX: Duration = Duration::from_secs(1);
+/// Longest wait that a node is believed; a call gives up before it anyway.
+const WAIT_MAX: Duration = Duration::from_secs(3600);
 
 /// How one attempt failed.
 #[derive(Debug)]
 pub(crate) enum Failure {
     /// The connection could not be opened.
     Unreachable(String),
-    /// The node answered that it proposed nothing and that trying again makes sense.
-    Refused { code: String, reason: String },
+    /// The node answered that it proposed nothing and that trying again makes sense, `after` this time if it named one.
+    Refused { code: String, reason: String, after: Option<Duration> },
     /// No answer: a write may have happened.
     Lost(String),
     /// Final.
@@ -36,15 +38,28 @@ impl Failure {
         match self {
             Self::Unreachable(reason) => Self::Unreachable(format!("{address}: {reason}")),
             Self::Lost(reason) => Self::Lost(format!("{address}: {reason}")),
-            Self::Refused { code, reason } => Self::Refused { code, reason },
+            Self::Refused { .. } => self,
             Self::Rejected(rejection) => Self::Rejected(rejection),
         }
+    }
+
+    /// How long to wait before the next attempt at least: what the node asked for.
+    pub(crate) fn wait(&self) -> Duration {
+        match self {
+            Self::Refused { after, .. } => after.unwrap_or_default().min(WAIT_MAX),
+            Self::Unreachable(_) | Self::Lost(_) | Self::Rejected(_) => Duration::ZERO,
+        }
+    }
+
+    /// A refusal for what this node alone has too much of: it says nothing about who leads.
+    pub(crate) fn is_of_load(&self) -> bool {
+        matches!(self, Self::Refused { code, .. } if code == "OVERLOADED" || code == "RATE_LIMITED")
     }
 
     pub(crate) fn reason(&self) -> String {
         match self {
             Self::Unreachable(reason) | Self::Lost(reason) => reason.clone(),
-            Self::Refused { code, reason } => format!("{code}: {reason}"),
+            Self::Refused { code, reason, .. } => format!("{code}: {reason}"),
             Self::Rejected(rejection) => rejection.to_string(),
         }
     }
@@ -67,8 +82,14 @@ fn classify_coded(
     let is = |name: &str, value: &str| details.get(name).is_some_and(|v| v == value);
     match code.as_str() {
         "NO_LEADER" | "NOT_READY" | "OVERLOADED" | "STALE" => {
-            Failure::Refused { code, reason: status.message().to_owned() }
+            Failure::Refused { code, reason: status.message().to_owned(), after: None }
         }
+        // Too many requests of this caller, on this node, at this moment.
+        "RATE_LIMITED" => Failure::Refused {
+            code,
+            reason: status.message().to_owned(),
+            after: status.get_details_retry_info().and_then(|info| info.retry_delay),
+        },
         "OUTCOME_UNKNOWN" => Failure::Lost(format!("{code}: {}", status.message())),
         // Codes of later versions say themselves what they mean.
         _ if is("applied", "unknown") => Failure::Lost(format!("{code}: {}", status.message())),
@@ -176,6 +197,38 @@ mod tests {
         }
         let failure = classify(&coded(Code::DeadlineExceeded, "OUTCOME_UNKNOWN", &[]));
         assert!(matches!(failure, Failure::Lost(_)));
+    }
+
+    #[test]
+    fn a_caller_that_is_too_fast_waits_as_long_as_it_is_told() {
+        let info = ErrorDetails::with_error_info("RATE_LIMITED", "llm-config", []);
+        let mut told = info.clone();
+        told.set_retry_info(Some(Duration::from_secs(2)));
+        let mut absurd = info.clone();
+        absurd.set_retry_info(Some(Duration::from_secs(1 << 40)));
+        let cases = [(told, Duration::from_secs(2)), (absurd, WAIT_MAX), (info, Duration::ZERO)];
+        for (details, wait) in cases {
+            let status = Status::with_error_details(Code::ResourceExhausted, "words", details);
+            let failure = classify(&status);
+            assert!(matches!(failure, Failure::Refused { .. }), "{failure:?}");
+            assert_eq!(failure.wait(), wait);
+            assert!(failure.is_of_load());
+        }
+    }
+
+    #[test]
+    fn who_may_not_is_not_asked_to_try_again() {
+        for (grpc, code) in [
+            (Code::Unauthenticated, "UNAUTHENTICATED"),
+            (Code::PermissionDenied, "PERMISSION_DENIED"),
+            (Code::PermissionDenied, "BANNED"),
+            (Code::FailedPrecondition, "SECRETS_UNAVAILABLE"),
+        ] {
+            let mut details = ErrorDetails::with_error_info(code, "llm-config", []);
+            details.set_retry_info(Some(Duration::from_secs(60)));
+            let failure = classify(&Status::with_error_details(grpc, "words", details));
+            assert!(matches!(failure, Failure::Rejected(_)), "{code}: {failure:?}");
+        }
     }
 
     #[test]

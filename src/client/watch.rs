@@ -9,6 +9,7 @@ use tonic::Streaming;
 use crate::client::{Client, Effect, open_watch};
 use crate::error::Error;
 use crate::retry::{Failure, backoff, classify};
+use crate::token::Shown;
 use crate::v1::{WatchRequest, WatchResponse};
 
 /// Nodes send a bookmark at least every 10 s; after three missed ones the stream counts as dead.
@@ -20,6 +21,8 @@ pub struct Watch {
     client: Client,
     request: WatchRequest,
     stream: Option<Streaming<WatchResponse>>,
+    /// What the stream was opened with, or something older.
+    shown: Option<Shown>,
     /// Everything up to here has been delivered, or was not asked for. Known from the first opening on.
     delivered: Option<u64>,
     opened: bool,
@@ -36,6 +39,7 @@ impl Watch {
             delivered: request.from_revision.checked_sub(1),
             request,
             stream: None,
+            shown: None,
             opened: false,
             ended: false,
             breaks: 0,
@@ -69,11 +73,17 @@ impl Watch {
                     }
                 }
                 Ok(Err(status)) => {
-                    if let Failure::Rejected(rejection) = classify(&status) {
-                        self.ended = true;
-                        return Some(Err(rejection.into()));
+                    match classify(&status) {
+                        // A token that expired under the watch may have a successor.
+                        Failure::Rejected(rejection)
+                            if !(rejection.is_unauthenticated()
+                                && self.client.shows_other_than(self.shown.as_ref())) =>
+                        {
+                            self.ended = true;
+                            return Some(Err(rejection.into()));
+                        }
+                        _ => self.broken(),
                     }
-                    self.broken();
                 }
                 Ok(Ok(None)) | Err(_) => self.broken(),
             }
@@ -121,6 +131,7 @@ impl Watch {
             }
         };
         self.delivered = Some(delivered);
+        self.shown = self.client.shown();
         let request =
             WatchRequest { from_revision: delivered.saturating_add(1), ..self.request.clone() };
         let response = self.client.call(&Effect::Stream, request, open_watch).await?;

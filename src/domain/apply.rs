@@ -4,17 +4,24 @@
 //! a refusal leaves not a byte behind, not even its time or its request id. That makes the retry of a refused command
 //! safe: it is decided anew, and as the first try did nothing, at most one try ever does.
 
+use crate::audit;
+use crate::bans;
 use crate::change_log;
-use crate::command::{Command, Compact, Found, Node, Operation, RemovedNode, Txn, TxnOp};
+use crate::command::{
+    AuditRetention, Command, Compact, Found, Node, Operation, Origin, RemovedNode, Txn, TxnOp,
+};
 use crate::entry::Change;
+use crate::event::{AuditEvent, AuditKind, AuditTarget};
 use crate::keys;
 use crate::limits;
 use crate::names::InvalidArgument;
 use crate::outcome::{Applied, Outcome, Rejection, TxnResult};
 use crate::overlay::Overlay;
+use crate::policy;
 use crate::query::{self, Meta, QueryError, QueryResult};
 use crate::record::{self, Request};
 use crate::requests::{self, Lookup};
+use crate::rotation;
 use crate::store::{Reader, StoreError};
 use crate::writer::Writer;
 
@@ -85,9 +92,11 @@ fn carry_out<R: Reader + ?Sized>(
     let mut meta = before.clone();
     meta.last_time_ms = meta.last_time_ms.max(time_ms);
     requests::evict_expired(overlay, &mut meta)?;
+    policy::check_authority(&*overlay, &meta, command)?;
+    let requester = command.requester();
     let mut stale_ms = None;
     if let Some(request) = &command.request {
-        match requests::find(overlay, &meta, &command.actor, request)? {
+        match requests::find(overlay, &meta, requester, request)? {
             Lookup::Absent => {}
             Lookup::Stale { time_ms } => stale_ms = Some(time_ms),
             Lookup::Known(record) => return answer_again(overlay, &meta, command, &record),
@@ -96,10 +105,11 @@ fn carry_out<R: Reader + ?Sized>(
 
     let mut writer = Writer::new(overlay, meta, &command.actor);
     let outcome = operate(&mut writer, &command.operation)?;
+    record(&mut writer, command, &outcome)?;
     let (mut meta, changes) = writer.finish();
 
     if let Some(request) = &command.request {
-        requests::remember(overlay, &mut meta, &command.actor, request, stale_ms, &outcome)?;
+        requests::remember(overlay, &mut meta, requester, request, stale_ms, &outcome)?;
     }
     change_log::evict(overlay, &mut meta, changes.len())?;
     let revision = meta.revision;
@@ -140,6 +150,19 @@ fn operate<R: Reader + ?Sized>(
         | Operation::Compact(_)
         | Operation::AddNode(_)
         | Operation::RemoveNode(_)
+        | Operation::Bootstrap(_)
+        | Operation::CreateToken(_)
+        | Operation::RevokeToken(_)
+        | Operation::PutRole(_)
+        | Operation::DeleteRole(_)
+        | Operation::Ban(_)
+        | Operation::LiftBan(_)
+        | Operation::AddDataKey(_)
+        | Operation::RewrapDataKeys(_)
+        | Operation::Reseal(_)
+        | Operation::DropDataKey(_)
+        | Operation::Record(_)
+        | Operation::SetAuditRetention(_)
             if writer.meta.cluster_id.is_none() =>
         {
             Err(Rejection::NotFounded.into())
@@ -159,7 +182,142 @@ fn operate<R: Reader + ?Sized>(
             Ok(Outcome::NodeAdded)
         }
         Operation::RemoveNode(remove) => remove_node(writer, remove.id),
+        Operation::Bootstrap(token) => policy::bootstrap(writer, token),
+        Operation::CreateToken(token) => policy::create_token(writer, token),
+        Operation::RevokeToken(id) => policy::revoke_token(writer, id),
+        Operation::PutRole(role) => policy::put_role(writer, role),
+        Operation::DeleteRole(name) => policy::delete_role(writer, name),
+        Operation::Ban(order) => bans::ban(writer.store, &mut writer.meta, order),
+        Operation::LiftBan(address) => bans::lift(writer.store, &mut writer.meta, address),
+        Operation::AddDataKey(key) => rotation::add(writer, key),
+        Operation::RewrapDataKeys(keys) => rotation::rewrap(writer, keys),
+        Operation::Reseal(reseal) => rotation::reseal(writer, reseal),
+        Operation::DropDataKey(drop) => rotation::drop_key(writer, &drop.owner, drop.version),
+        // The events are the whole of it.
+        Operation::Record(_) => Ok(Outcome::Done),
+        Operation::SetAuditRetention(AuditRetention { max_age_ms, max_bytes }) => {
+            writer.meta.audit.max_age_ms = *max_age_ms;
+            writer.meta.audit.max_bytes = *max_bytes;
+            Ok(Outcome::Done)
+        }
     }
+}
+
+/// Adds what the command did to the audit log, and lets go of what is old there.
+fn record<R: Reader + ?Sized>(
+    writer: &mut Writer<'_, '_, R>,
+    command: &Command,
+    outcome: &Outcome,
+) -> Result<(), StoreError> {
+    let mut own = Vec::new();
+    let events = match (&command.operation, &command.origin) {
+        (Operation::Record(events), _) => events.as_slice(),
+        (_, Some(origin)) => {
+            own.extend(event_of(command, origin, outcome, writer.changes()));
+            own.as_slice()
+        }
+        (_, None) => return Ok(()),
+    };
+    let revision = writer.revision();
+    audit::append(writer.store, &mut writer.meta, revision, events);
+    audit::evict(writer.store, &mut writer.meta, events.len() as u64)
+}
+
+/// What a command that was carried out is remembered as; nothing when it changed nothing that anybody would ask for.
+fn event_of(
+    command: &Command,
+    origin: &Origin,
+    outcome: &Outcome,
+    changes: &[Change],
+) -> Option<AuditEvent> {
+    let (kind, comment, detail) = match &command.operation {
+        Operation::Set(set) => (AuditKind::ConfigSet, set.comment.clone(), String::new()),
+        Operation::Delete(delete) => {
+            (AuditKind::ConfigDelete, delete.comment.clone(), String::new())
+        }
+        Operation::Rollback(rollback) => (
+            AuditKind::ConfigRollback,
+            rollback.comment.clone(),
+            format!("to version {}", rollback.version),
+        ),
+        Operation::Txn(_) if changes.is_empty() => return None,
+        Operation::Txn(_) => {
+            let sets = changes.iter().filter(|change| !change.entry.deleted()).count();
+            let deletes = changes.len() - sets;
+            let comment = changes.iter().map(|change| change.entry.comment.as_str());
+            let comment = comment.into_iter().find(|comment| !comment.is_empty());
+            let detail = format!("{sets} set, {deletes} deleted");
+            (AuditKind::ConfigTxn, comment.unwrap_or_default().to_owned(), detail)
+        }
+        Operation::Compact(compact) => {
+            let detail = format!("changes before revision {}", compact.revision);
+            (AuditKind::AdminCompact, String::new(), detail)
+        }
+        Operation::Bootstrap(token) => {
+            (AuditKind::AuthBootstrap, String::new(), format!("token {}", token.id))
+        }
+        Operation::CreateToken(token) => {
+            let detail =
+                format!("token {} for {}, roles {}", token.id, token.name, token.roles.join(", "));
+            (AuditKind::AuthTokenCreate, String::new(), detail)
+        }
+        Operation::RevokeToken(id) => {
+            (AuditKind::AuthTokenRevoke, String::new(), format!("token {id}"))
+        }
+        Operation::PutRole(role) => {
+            (AuditKind::AuthRolePut, String::new(), format!("role {}", role.name))
+        }
+        Operation::DeleteRole(name) => {
+            (AuditKind::AuthRoleDelete, String::new(), format!("role {name}"))
+        }
+        Operation::Ban(order) => {
+            let strikes = match outcome {
+                Outcome::Banned { strikes, .. } => *strikes,
+                _ => 0,
+            };
+            let detail = format!("{}, time {strikes}: {}", order.address, order.reason);
+            (AuditKind::SecurityBan, String::new(), detail)
+        }
+        Operation::LiftBan(address) => (AuditKind::SecurityBanLift, String::new(), address.clone()),
+        Operation::SetAuditRetention(retention) => {
+            let AuditRetention { max_age_ms, max_bytes } = retention;
+            let detail = format!("{max_age_ms} ms, {max_bytes} bytes");
+            (AuditKind::AdminAuditRetention, String::new(), detail)
+        }
+        Operation::Found(_)
+        | Operation::RegisterNode(_)
+        | Operation::AddNode(_)
+        | Operation::RemoveNode(_)
+        | Operation::AddDataKey(_)
+        | Operation::RewrapDataKeys(_)
+        | Operation::Reseal(_)
+        | Operation::DropDataKey(_)
+        | Operation::Record(_) => return None,
+    };
+    let target = |change: &Change| AuditTarget {
+        address: change.entry.address.clone(),
+        version: change.entry.version,
+    };
+    Some(AuditEvent {
+        kind,
+        actor: command.actor.clone(),
+        principal: origin.principal.clone(),
+        source: origin.source.clone(),
+        request_id: origin.request_id.clone(),
+        node: origin.node,
+        targets: changes.iter().map(target).collect(),
+        comment,
+        detail: cut(detail, limits::AUDIT_DETAIL_BYTES_MAX),
+    })
+}
+
+/// The beginning of a text, in whole characters.
+fn cut(mut text: String, bytes_max: usize) -> String {
+    if text.len() > bytes_max {
+        let end = (0..=bytes_max).rev().find(|at| text.is_char_boundary(*at));
+        text.truncate(end.unwrap_or_default());
+    }
+    text
 }
 
 fn transact<R: Reader + ?Sized>(writer: &mut Writer<'_, '_, R>, txn: &Txn) -> QueryResult<Outcome> {

@@ -10,6 +10,7 @@ use std::ops::ControlFlow;
 use bytes::Bytes;
 
 use crate::entry::Entry;
+use crate::key_ring;
 use crate::keys;
 use crate::limits;
 use crate::names::Address;
@@ -46,11 +47,33 @@ pub(crate) fn forget_version<R: Reader + ?Sized>(
         return Ok(());
     }
     let key = keys::version(address, latest - meta.history_limit);
-    if let Some(bytes) = store.get(&key)?
-        && Version::from_bytes(bytes)?.revision < meta.oldest_revision
-    {
-        store.delete(key);
+    if let Some(bytes) = store.get(&key)? {
+        let record = Version::from_bytes(bytes)?;
+        if record.revision < meta.oldest_revision {
+            if let Some(key_version) = record.key_version() {
+                key_ring::unmark(store, address, key_version, latest - meta.history_limit);
+            }
+            store.delete(key);
+        }
     }
+    Ok(())
+}
+
+/// Removes a version. One that may be a secret is read first: its key is needed for one version less.
+fn remove_version<R: Reader + ?Sized>(
+    store: &mut Overlay<'_, R>,
+    address: &Address,
+    version: u64,
+    had_secrets: bool,
+) -> Result<(), StoreError> {
+    let key = keys::version(address, version);
+    if had_secrets
+        && let Some(bytes) = store.get(&key)?
+        && let Some(key_version) = Version::from_bytes(bytes)?.key_version()
+    {
+        key_ring::unmark(store, address, key_version, version);
+    }
+    store.delete(key);
     Ok(())
 }
 
@@ -89,10 +112,10 @@ pub(crate) fn evict<R: Reader + ?Sized>(
         let address = line.record.address()?;
         let head = query::head(store, &address)?.unwrap_or_default();
         if version + meta.history_limit <= head.latest_version {
-            store.delete(keys::version(&address, version));
+            remove_version(store, &address, version, head.had_secrets)?;
         } else if version == head.latest_version
             && !head.live
-            && !forget_deleted(store, meta, &address, head, &mut budget)
+            && !forget_deleted(store, meta, &address, head, &mut budget)?
         {
             // The line stays below the floor, and the next command goes on from it.
             next = Some(line.revision);
@@ -114,10 +137,10 @@ fn forget_deleted<R: Reader + ?Sized>(
     address: &Address,
     head: Head,
     budget: &mut usize,
-) -> bool {
+) -> Result<bool, StoreError> {
     let mut version = head.oldest_shown(meta.history_limit);
     while version < head.latest_version && *budget > 0 {
-        store.delete(keys::version(address, version));
+        remove_version(store, address, version, head.had_secrets)?;
         version += 1;
         *budget -= 1;
     }
@@ -125,7 +148,7 @@ fn forget_deleted<R: Reader + ?Sized>(
     if head.oldest_version != version {
         store.put(keys::head(address), Head { oldest_version: version, ..head }.to_bytes());
     }
-    done
+    Ok(done)
 }
 
 /// The first lines below `floor`, at most `budget`, and the revision of the line after them.
@@ -174,11 +197,12 @@ mod tests {
     fn set(key: &str) -> Command {
         let operation = Operation::Set(Set {
             address: Address::parse("ns", key, "base").unwrap(),
-            value: JsonValue::parse(b"1").unwrap(),
+            value: JsonValue::parse(b"1").unwrap().into(),
             description: String::new(),
             tags: Vec::new(),
             comment: String::new(),
             expected_version: None,
+            declassify: false,
         });
         Command::new("test", operation)
     }

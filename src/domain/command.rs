@@ -6,9 +6,11 @@
 use bytes::Bytes;
 use sha2::{Digest, Sha256};
 
+use crate::access::{Action, Need, Role, Token};
+use crate::event::AuditEvent;
 use crate::limits;
-use crate::names::{Address, InvalidArgument};
-use crate::value::JsonValue;
+use crate::names::{Address, InvalidArgument, check_line};
+use crate::sealed::{DataKey, ResealedVersion, Sealed, Value};
 use crate::wire;
 
 /// One entry of the replicated log.
@@ -18,8 +20,40 @@ pub struct Command {
     pub actor: String,
     /// Makes a retry recognisable.
     pub request: Option<RequestId>,
+    /// Where it comes from. Absent for what nodes do by themselves, and for commands of releases before 0.2: those are
+    /// neither judged again nor recorded.
+    pub origin: Option<Origin>,
     /// What to do.
     pub operation: Operation,
+}
+
+/// Where a command comes from, for the audit log, and by what right it was let in.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Origin {
+    /// Who asks, by what never changes: the id of a token, or the subject of somebody else's. Empty without
+    /// authentication.
+    pub principal: String,
+    /// From which network address.
+    pub source: String,
+    /// The request, as its answer names it.
+    pub request_id: String,
+    /// The node that took the request.
+    pub node: u64,
+    /// By what right. Absent without authentication.
+    pub authority: Option<Authority>,
+}
+
+/// By what right a command was let in.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Authority {
+    /// The policy that it was judged by.
+    pub policy_revision: u64,
+    /// The token that it came with; absent for somebody else's.
+    pub token_id: Option<String>,
+    /// Of somebody else's token: the roles that it names.
+    pub roles: Vec<String>,
+    /// From when on the right is void; 0 is never.
+    pub expires_at_ms: u64,
 }
 
 /// Names a request of an actor, so that its retry gets the first answer and changes nothing again.
@@ -52,6 +86,32 @@ pub enum Operation {
     AddNode(AddNode),
     /// Forgets a node and keeps its id from being used again.
     RemoveNode(RemoveNode),
+    /// Takes the first token, once.
+    Bootstrap(Token),
+    /// Makes a token.
+    CreateToken(Token),
+    /// Revokes the token with this id.
+    RevokeToken(String),
+    /// Makes or changes a role.
+    PutRole(Role),
+    /// Deletes the role of this name.
+    DeleteRole(String),
+    /// Shuts an address out.
+    Ban(BanOrder),
+    /// Lets an address in again.
+    LiftBan(String),
+    /// Adds a key for secrets.
+    AddDataKey(DataKey),
+    /// Stores keys for secrets under another master key.
+    RewrapDataKeys(Vec<DataKey>),
+    /// Puts secrets under another key.
+    Reseal(Reseal),
+    /// Forgets a key for secrets that opens nothing any more.
+    DropDataKey(DropDataKey),
+    /// Records what changes nothing, or is about to be done.
+    Record(Vec<AuditEvent>),
+    /// Sets how long audit records stay.
+    SetAuditRetention(AuditRetention),
 }
 
 /// Writes an entry.
@@ -60,7 +120,7 @@ pub struct Set {
     /// Where.
     pub address: Address,
     /// The new value.
-    pub value: JsonValue,
+    pub value: Value,
     /// What the entry is for.
     pub description: String,
     /// Free labels.
@@ -69,6 +129,8 @@ pub struct Set {
     pub comment: String,
     /// Refuse unless the entry is at this version; 0: unless it does not exist.
     pub expected_version: Option<u64>,
+    /// Whether a value that everybody may see may take the place of a secret.
+    pub declassify: bool,
 }
 
 /// Deletes an entry.
@@ -93,6 +155,8 @@ pub struct Rollback {
     pub expected_version: Option<u64>,
     /// Why; "rollback to version N" when empty.
     pub comment: String,
+    /// When the old version is a secret: the same, encrypted for the version that this makes.
+    pub resealed: Option<Sealed>,
 }
 
 /// Compares versions, then does one of two lists of operations, all or nothing, at one revision.
@@ -173,6 +237,74 @@ pub struct RemoveNode {
     pub id: u64,
 }
 
+/// Puts secrets of one entry under another key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reseal {
+    /// The entry.
+    pub address: Address,
+    /// The key that they are under; what is under another one by now stays as it is.
+    pub from_key_version: u32,
+    /// What takes their place.
+    pub versions: Vec<ResealedVersion>,
+}
+
+/// Forgets a data key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DropDataKey {
+    /// Whose.
+    pub owner: String,
+    /// Which.
+    pub version: u32,
+}
+
+/// An address that was shut out.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ban {
+    /// The network address, as it is counted: an IPv6 network stands for all of its addresses.
+    pub address: String,
+    /// Until when.
+    pub until_ms: u64,
+    /// How often in a row.
+    pub strikes: u32,
+    /// Why.
+    pub reason: String,
+    /// Since when.
+    pub since_ms: u64,
+}
+
+/// Asks to shut an address out.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BanOrder {
+    /// The network address.
+    pub address: String,
+    /// How long the first time, in milliseconds; twice as long each further time.
+    pub first_ms: u64,
+    /// The longest, in milliseconds.
+    pub longest_ms: u64,
+    /// Why.
+    pub reason: String,
+}
+
+impl BanOrder {
+    pub(crate) fn validate(&self) -> Result<(), InvalidArgument> {
+        check_line("address", &self.address, limits::SOURCE_BYTES_MAX)?;
+        check_line("reason", &self.reason, limits::AUDIT_DETAIL_BYTES_MAX)?;
+        if self.first_ms == 0 || self.longest_ms < self.first_ms {
+            return Err(InvalidArgument::new("request", "a ban that lasts no time"));
+        }
+        Ok(())
+    }
+}
+
+/// How long audit records stay.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AuditRetention {
+    /// At most so long, in milliseconds.
+    pub max_age_ms: u64,
+    /// At most so many bytes.
+    pub max_bytes: u64,
+}
+
 /// What is left of a removed node.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RemovedNode {
@@ -205,22 +337,123 @@ pub enum DecodeError {
     Invalid(#[from] InvalidArgument),
 }
 
+impl Operation {
+    /// The rights that carrying it out needs. Empty for what only nodes propose.
+    pub fn needs(&self) -> Vec<Need> {
+        match self {
+            Self::Set(set) => vec![Need::at(Action::Write, &set.address)],
+            Self::Delete(delete) => vec![Need::at(Action::Delete, &delete.address)],
+            Self::Rollback(rollback) => vec![Need::at(Action::Rollback, &rollback.address)],
+            Self::Txn(txn) => {
+                let compared = txn.compare.iter().map(|c| Need::at(Action::Read, &c.address));
+                let ops = txn.success.iter().chain(&txn.failure).map(|op| match op {
+                    TxnOp::Set(set) => Need::at(Action::Write, &set.address),
+                    TxnOp::Delete(delete) => Need::at(Action::Delete, &delete.address),
+                    TxnOp::Get(address) => Need::at(Action::Read, address),
+                });
+                compared.chain(ops).collect()
+            }
+            Self::Compact(_) => vec![Need::Everywhere(Action::Cluster)],
+            Self::CreateToken(_)
+            | Self::RevokeToken(_)
+            | Self::PutRole(_)
+            | Self::DeleteRole(_)
+            | Self::LiftBan(_)
+            | Self::SetAuditRetention(_) => vec![Need::Everywhere(Action::Auth)],
+            Self::Record(events) => events.iter().flat_map(|event| event.needs()).collect(),
+            Self::Found(_)
+            | Self::RegisterNode(_)
+            | Self::AddNode(_)
+            | Self::RemoveNode(_)
+            | Self::Bootstrap(_)
+            | Self::Ban(_)
+            | Self::AddDataKey(_)
+            | Self::RewrapDataKeys(_)
+            | Self::Reseal(_)
+            | Self::DropDataKey(_) => Vec::new(),
+        }
+    }
+
+    /// Whether it changes who may do what, or the keys: what nodes keep in memory of those is then read again.
+    pub fn changes_security(&self) -> bool {
+        matches!(
+            self,
+            Self::Bootstrap(_)
+                | Self::CreateToken(_)
+                | Self::RevokeToken(_)
+                | Self::PutRole(_)
+                | Self::DeleteRole(_)
+                | Self::Ban(_)
+                | Self::LiftBan(_)
+                | Self::AddDataKey(_)
+                | Self::RewrapDataKeys(_)
+                | Self::DropDataKey(_)
+        )
+    }
+}
+
 impl Command {
     /// A command without a request id.
     pub fn new(actor: impl Into<String>, operation: Operation) -> Self {
-        Self { actor: actor.into(), request: None, operation }
+        Self { actor: actor.into(), request: None, origin: None, operation }
+    }
+
+    /// The same command with where it comes from.
+    pub fn from_origin(self, origin: Origin) -> Self {
+        Self { origin: Some(origin), ..self }
     }
 
     /// The same command under an idempotency key: a retry with the same key gets the first answer.
     pub fn with_request_id(self, key: impl Into<String>) -> Self {
-        let bare = Self { request: None, ..self };
-        let digest = Sha256::digest(bare.encode()).into();
-        Self { request: Some(RequestId { key: key.into(), digest }), ..bare }
+        let digest = Sha256::digest(self.content()).into();
+        self.with_request(key, digest)
+    }
+
+    /// What is asked for, the same in each try of one request: where it comes from may differ.
+    pub fn content(&self) -> Bytes {
+        let (actor, operation) = (self.actor.clone(), self.operation.clone());
+        Self { actor, request: None, origin: None, operation }.encode()
+    }
+
+    /// The same command under an idempotency key and a digest of the caller's: a secret is encrypted anew for each try.
+    pub fn with_request(self, key: impl Into<String>, digest: [u8; 32]) -> Self {
+        Self { request: Some(RequestId { key: key.into(), digest }), ..self }
+    }
+
+    /// Whose idempotency keys it shares.
+    pub(crate) fn requester(&self) -> &str {
+        let principal = self.origin.as_ref().map_or("", |origin| &origin.principal);
+        if principal.is_empty() { &self.actor } else { principal }
     }
 
     /// Encodes it: one format byte, then protobuf. The same command always gives the same bytes.
     pub fn encode(&self) -> Bytes {
-        wire::encode(&wire::Command::from(self))
+        wire::encode(&wire::Command::from(self), self.format())
+    }
+
+    /// The oldest format that says all of it, so that older nodes read what they understand.
+    fn format(&self) -> u8 {
+        let plain = |set: &Set| !set.value.is_secret() && !set.declassify;
+        let old = match &self.operation {
+            Operation::Set(set) => plain(set),
+            Operation::Rollback(rollback) => rollback.resealed.is_none(),
+            Operation::Txn(txn) => txn.success.iter().chain(&txn.failure).all(|op| match op {
+                TxnOp::Set(set) => plain(set),
+                TxnOp::Delete(_) | TxnOp::Get(_) => true,
+            }),
+            Operation::Delete(_)
+            | Operation::Compact(_)
+            | Operation::Found(_)
+            | Operation::RegisterNode(_)
+            | Operation::AddNode(_)
+            | Operation::RemoveNode(_) => true,
+            _ => false,
+        };
+        if old && self.origin.is_none() {
+            wire::COMMAND_FORMAT_OLDEST
+        } else {
+            wire::COMMAND_FORMAT
+        }
     }
 
     /// Decodes and validates. Values are copied, so that no value keeps a whole network buffer alive.
@@ -237,15 +470,38 @@ impl Command {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::value::JsonValue;
 
     fn set(value: &str) -> Set {
         Set {
             address: Address::parse("ns", "key", "base").unwrap(),
-            value: JsonValue::parse(value.as_bytes()).unwrap(),
+            value: JsonValue::parse(value.as_bytes()).unwrap().into(),
             description: String::new(),
             tags: Vec::new(),
             comment: String::new(),
             expected_version: None,
+            declassify: false,
+        }
+    }
+
+    #[test]
+    fn where_a_request_comes_from_is_no_part_of_what_it_is() {
+        let command = || Command::new("a", Operation::Set(set("1")));
+        let origin = Origin { request_id: "r-2".into(), ..Origin::default() };
+        let retried = command().from_origin(origin.clone()).with_request_id("k");
+        assert_eq!(retried.request, command().with_request_id("k").request);
+        assert_eq!(retried.origin, Some(origin));
+    }
+
+    #[test]
+    fn what_older_nodes_understand_is_written_for_them() {
+        let old = Command::new("a", Operation::Set(set("1")));
+        assert_eq!(old.encode()[0], 1);
+        assert_eq!(old.clone().from_origin(Origin::default()).encode()[0], 2);
+        let new = Command::new("a", Operation::LiftBan("192.0.2.1".into()));
+        assert_eq!(new.encode()[0], 2);
+        for command in [old.from_origin(Origin::default()), new] {
+            assert_eq!(Command::decode(command.encode()), Ok(command));
         }
     }
 

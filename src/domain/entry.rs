@@ -1,7 +1,7 @@
 //! An entry as readers see it, and a change as watchers see it. Plain data, no rules.
 
 use crate::names::Address;
-use crate::value::JsonValue;
+use crate::sealed::Value;
 
 /// One version of an entry.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -13,7 +13,7 @@ pub struct Entry {
     /// The cluster-wide number of the change that made this version.
     pub revision: u64,
     /// None: this version is a deletion.
-    pub value: Option<JsonValue>,
+    pub value: Option<Value>,
     /// When the entry came to be: its first version since it last did not exist.
     pub created_at_ms: u64,
     /// Who made that first version.
@@ -36,9 +36,14 @@ impl Entry {
         self.value.is_none()
     }
 
+    /// Whether this version is a secret.
+    pub fn is_secret(&self) -> bool {
+        self.value.as_ref().is_some_and(Value::is_secret)
+    }
+
     /// Bytes this entry takes up, roughly: what page sizes and caches count.
     pub fn size(&self) -> usize {
-        let value = self.value.as_ref().map_or(0, |value| value.as_bytes().len());
+        let value = self.value.as_ref().map_or(0, Value::size);
         let names = self.address.namespace.as_str().len() + self.address.key.as_str().len();
         let people = self.created_by.len() + self.updated_by.len();
         let words = self.description.len()

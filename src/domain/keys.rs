@@ -10,6 +10,12 @@
 //! | request expiry | `15` time actor `00` idempotency key                  | (empty)        |
 //! | nodes          | `16` id                                               | Node           |
 //! | meta           | `17`                                                  | Meta           |
+//! | tokens         | `18` id                                               | Token          |
+//! | roles          | `19` name                                             | Role           |
+//! | bans           | `1a` network address                                  | Ban            |
+//! | data keys      | `1b` owner `00` version                               | DataKey        |
+//! | sealed         | `1c` namespace `00` key version, environment, key `00` version | (empty) |
+//! | audit          | `1d` sequence                                         | Audit          |
 //!
 //! Numbers are big-endian, so that keys sort by them. Names contain no control characters, so `00` ends them.
 
@@ -24,6 +30,12 @@ const REQUESTS: u8 = 0x14;
 const REQUEST_EXPIRY: u8 = 0x15;
 const NODES: u8 = 0x16;
 const META: u8 = 0x17;
+const TOKENS: u8 = 0x18;
+const ROLES: u8 = 0x19;
+const BANS: u8 = 0x1a;
+const DATA_KEYS: u8 = 0x1b;
+const SEALED: u8 = 0x1c;
+const AUDIT: u8 = 0x1d;
 
 const END: u8 = 0;
 
@@ -38,6 +50,12 @@ pub(crate) fn table(key: &[u8]) -> Option<&'static str> {
         REQUEST_EXPIRY => "request expiry",
         NODES => "nodes",
         META => "meta",
+        TOKENS => "tokens",
+        ROLES => "roles",
+        BANS => "bans",
+        DATA_KEYS => "data keys",
+        SEALED => "sealed",
+        AUDIT => "audit",
         other if other < DOMAIN_FIRST => return None,
         _ => "unknown",
     })
@@ -191,6 +209,101 @@ pub(crate) fn meta() -> Vec<u8> {
     vec![META]
 }
 
+pub(crate) fn token(id: &str) -> Vec<u8> {
+    join(TOKENS, &[id.as_bytes()])
+}
+
+pub(crate) fn tokens() -> (Vec<u8>, Vec<u8>) {
+    (vec![TOKENS], vec![TOKENS + 1])
+}
+
+pub(crate) fn role(name: &str) -> Vec<u8> {
+    join(ROLES, &[name.as_bytes()])
+}
+
+pub(crate) fn roles() -> (Vec<u8>, Vec<u8>) {
+    (vec![ROLES], vec![ROLES + 1])
+}
+
+pub(crate) fn ban(address: &str) -> Vec<u8> {
+    join(BANS, &[address.as_bytes()])
+}
+
+pub(crate) fn bans() -> (Vec<u8>, Vec<u8>) {
+    (vec![BANS], vec![BANS + 1])
+}
+
+pub(crate) fn data_key(owner: &str, version: u32) -> Vec<u8> {
+    join(DATA_KEYS, &[owner.as_bytes(), &[END], &version.to_be_bytes()])
+}
+
+/// The keys of one owner.
+pub(crate) fn data_keys_of(owner: &str) -> (Vec<u8>, Vec<u8>) {
+    let start = join(DATA_KEYS, &[owner.as_bytes(), &[END]]);
+    let end = after_prefix(start.clone());
+    (start, end)
+}
+
+pub(crate) fn data_keys() -> (Vec<u8>, Vec<u8>) {
+    (vec![DATA_KEYS], vec![DATA_KEYS + 1])
+}
+
+/// That a version of an entry needs a data key of its namespace.
+pub(crate) fn sealed(address: &Address, key_version: u32, version: u64) -> Vec<u8> {
+    join(
+        SEALED,
+        &[
+            address.namespace.as_str().as_bytes(),
+            &[END],
+            &key_version.to_be_bytes(),
+            &[address.environment.code()],
+            address.key.as_str().as_bytes(),
+            &[END],
+            &version.to_be_bytes(),
+        ],
+    )
+}
+
+/// Everything that needs one data key.
+pub(crate) fn sealed_with(namespace: &str, key_version: u32) -> (Vec<u8>, Vec<u8>) {
+    let start = join(SEALED, &[namespace.as_bytes(), &[END], &key_version.to_be_bytes()]);
+    let end = after_prefix(start.clone());
+    (start, end)
+}
+
+/// The entry and the version in the storage key of what needs a data key.
+pub(crate) fn sealed_version(
+    namespace: &str,
+    storage_key: &[u8],
+) -> Result<(Address, u64), StoreError> {
+    let parts = || {
+        let rest = storage_key.get(1 + namespace.len() + 1 + 4..)?;
+        let (code, rest) = rest.split_first()?;
+        let (key, version) = rest.split_at_checked(rest.len().checked_sub(9)?)?;
+        let address = Address {
+            namespace: Namespace::parse(namespace).ok()?,
+            key: Key::parse(std::str::from_utf8(key).ok()?).ok()?,
+            environment: Environment::from_code(*code)?,
+        };
+        Some((address, number(version.get(1..)?)?))
+    };
+    parts().ok_or_else(|| corrupt("sealed"))
+}
+
+pub(crate) fn audit(sequence: u64) -> Vec<u8> {
+    join(AUDIT, &[&sequence.to_be_bytes()])
+}
+
+/// Where audit records end.
+pub(crate) fn audits_end() -> Vec<u8> {
+    vec![AUDIT + 1]
+}
+
+/// The sequence number in an audit record's storage key.
+pub(crate) fn audit_sequence(storage_key: &[u8]) -> Result<u64, StoreError> {
+    storage_key.get(1..).and_then(number).ok_or_else(|| corrupt("audit"))
+}
+
 /// To whom a record belongs when a state is taken into another cluster.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Owner {
@@ -205,9 +318,10 @@ pub(crate) enum Owner {
 /// Judges by the table that a key is in.
 pub(crate) fn owner(key: &[u8]) -> Result<Owner, StoreError> {
     match key.first() {
-        Some(&(HEADS | VERSIONS | CHANGES | NAMESPACES | REQUESTS | REQUEST_EXPIRY)) => {
-            Ok(Owner::Store)
-        }
+        Some(
+            &(HEADS | VERSIONS | CHANGES | NAMESPACES | REQUESTS | REQUEST_EXPIRY | TOKENS | ROLES
+            | BANS | DATA_KEYS | SEALED | AUDIT),
+        ) => Ok(Owner::Store),
         Some(&NODES) => Ok(Owner::Nodes),
         Some(&META) => Ok(Owner::Meta),
         table => Err(StoreError::Corrupt(format!(
@@ -242,6 +356,10 @@ mod tests {
         assert_eq!(head_key(&one.namespace, &head(&one)), Ok(one.key.clone()));
         assert_eq!(version_number(&version(&one, 7)), Ok(7));
         assert!(version(&one, 255) < version(&one, 256));
+        assert_eq!(sealed_version("a", &sealed(&one, 3, 7)), Ok((one.clone(), 7)));
+        let (from, to) = sealed_with("a", 3);
+        assert!(from < sealed(&one, 3, 7) && sealed(&one, 3, 7) < to && to <= sealed(&one, 4, 0));
+        assert_eq!(audit_sequence(&audit(258)), Ok(258));
         assert_eq!(expiring_request(&request_expiry(5, "a", "k")), Ok((5, request("a", "k"))));
     }
 }

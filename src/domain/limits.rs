@@ -64,3 +64,57 @@ pub const EVICTIONS_PER_COMMAND_MAX: usize = 64;
 pub const RESOLVE_ENTRIES_MAX: usize = 100_000;
 /// Most bytes of keys and values in a resolved namespace.
 pub const RESOLVE_BYTES_MAX: usize = 64 << 20;
+
+/// Bytes that encryption may add to a secret.
+pub const SEAL_OVERHEAD_BYTES_MAX: usize = 256;
+/// Longest wrapped data key, and longest name of a master key.
+pub const WRAPPED_KEY_BYTES_MAX: usize = 512;
+/// Most data keys.
+pub const DATA_KEYS_MAX: u64 = 65_536;
+/// Most versions that one command puts under another key.
+pub const RESEALS_PER_COMMAND_MAX: usize = 64;
+
+/// Most tokens; expired ones give way.
+pub const TOKENS_MAX: u64 = 10_000;
+/// Longest id of a token, and longest beginning of its text that is kept.
+pub const TOKEN_ID_BYTES_MAX: usize = 64;
+/// Longest name of a token: it is the actor of what is done with it.
+pub const TOKEN_NAME_BYTES_MAX: usize = 128;
+/// Longest name in a client certificate that a token is bound to.
+pub const CERTIFICATE_NAME_BYTES_MAX: usize = 256;
+/// Most roles of a principal.
+pub const PRINCIPAL_ROLES_MAX: usize = 64;
+/// Most roles beside those that are built in.
+pub const ROLES_MAX: u64 = 1_000;
+/// Longest name of a role.
+pub const ROLE_NAME_BYTES_MAX: usize = 64;
+/// Most grants of a role.
+pub const ROLE_GRANTS_MAX: usize = 32;
+/// Most namespaces in a scope.
+pub const SCOPE_NAMESPACES_MAX: usize = 64;
+
+/// Most addresses that are banned, or were and count for the length of the next ban.
+pub const BANS_MAX: u64 = 10_000;
+/// How long a ban that is over makes the next one longer, in milliseconds.
+pub const BAN_MEMORY_MS: u64 = 24 * 3_600_000;
+/// Longest network address.
+pub const SOURCE_BYTES_MAX: usize = 64;
+
+/// Longest request id in an audit record.
+pub const AUDIT_REQUEST_ID_BYTES_MAX: usize = 128;
+/// Longest remark in an audit record.
+pub const AUDIT_DETAIL_BYTES_MAX: usize = 1024;
+/// Most entries that an audit record names: those of the longest transaction.
+pub const AUDIT_TARGETS_MAX: usize = TXN_OPS_MAX;
+/// Most events that one command records.
+pub const AUDIT_EVENTS_PER_COMMAND_MAX: usize = 256;
+/// How long audit records stay when nothing else was set, in milliseconds: 400 days.
+pub const AUDIT_AGE_MS_DEFAULT: u64 = 400 * 24 * 3_600_000;
+/// Bytes of audit records that stay when nothing else was set.
+pub const AUDIT_BYTES_DEFAULT: u64 = 512 << 20;
+/// Fewest bytes that may be set.
+pub const AUDIT_BYTES_MIN: u64 = 1 << 20;
+/// Shortest age that may be set, in milliseconds: one hour.
+pub const AUDIT_AGE_MS_MIN: u64 = 3_600_000;
+/// Most records that one page of the audit log looks at.
+pub const AUDIT_SCAN_MAX: usize = 20_000;

@@ -19,7 +19,7 @@ pub struct InvalidArgument {
 }
 
 /// Every field that a refusal may name; a refusal that arrives from another node is mapped back onto these.
-const FIELDS: [&str; 24] = [
+const FIELDS: [&str; 37] = [
     "namespace",
     "key",
     "env",
@@ -44,6 +44,19 @@ const FIELDS: [&str; 24] = [
     "idempotency_key",
     "prefix",
     "limit",
+    "name",
+    "roles",
+    "grants",
+    "actions",
+    "namespaces",
+    "environments",
+    "certificate",
+    "address",
+    "reason",
+    "type",
+    "max_age_ms",
+    "max_bytes",
+    "request",
 ];
 
 impl InvalidArgument {
@@ -54,7 +67,8 @@ impl InvalidArgument {
 
     /// Restores a refusal that was sent between nodes. A field this release does not know keeps its name in the reason.
     pub(crate) fn from_wire(field: &str, reason: String) -> Self {
-        match FIELDS.iter().find(|known| **known == field) {
+        // The last is what an unknown field became at the node before.
+        match FIELDS.iter().chain(&["request"]).find(|known| **known == field) {
             Some(known) => Self { field: known, reason },
             None => Self { field: "request", reason: format!("{field}: {reason}") },
         }
@@ -324,9 +338,8 @@ mod tests {
                 InvalidArgument::new(field, "x")
             );
         }
-        assert_eq!(
-            InvalidArgument::from_wire("later", "x".into()).to_string(),
-            "request: later: x"
-        );
+        let unknown = InvalidArgument::from_wire("later", "x".into());
+        assert_eq!(unknown.to_string(), "request: later: x");
+        assert_eq!(InvalidArgument::from_wire(unknown.field, unknown.reason.clone()), unknown);
     }
 }

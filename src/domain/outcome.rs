@@ -47,6 +47,15 @@ pub enum Outcome {
     NodeAdded,
     /// The node's id is used up.
     NodeRemoved,
+    /// It is done, and there is nothing more to say.
+    Done,
+    /// The address is shut out.
+    Banned {
+        /// Until when.
+        until_ms: u64,
+        /// How often in a row.
+        strikes: u32,
+    },
 }
 
 /// What one operation of a transaction answers.
@@ -115,6 +124,54 @@ pub enum Rejection {
         /// The most allowed.
         limit: u64,
     },
+    /// The token of the author was revoked or has expired.
+    #[error("the token was revoked or has expired")]
+    Unauthenticated,
+    /// The author has lost a right since the request came in.
+    #[error("not allowed: {need}")]
+    PermissionDenied {
+        /// The right that is missing.
+        need: String,
+    },
+    /// The first token was taken before.
+    #[error("the first token was taken before")]
+    AlreadyBootstrapped,
+    /// There is a token of this id.
+    #[error("there is a token {id} already")]
+    TokenExists {
+        /// The id.
+        id: String,
+    },
+    /// A secret was encrypted for another version than the one that comes next.
+    #[error("the secret is encrypted for another version than {version}, the next one")]
+    SealedForOther {
+        /// The version that comes next.
+        version: u64,
+    },
+    /// The entry is a secret, and the command brings a value that everybody may see.
+    #[error("the entry is a secret")]
+    EntryIsSecret,
+    /// The old version is a secret and must be encrypted for the new one.
+    #[error("the old version is a secret, to be encrypted for version {version}")]
+    NeedsReseal {
+        /// The version that comes next.
+        version: u64,
+    },
+    /// There is no such data key.
+    #[error("there is no data key of version {version}")]
+    UnknownKey {
+        /// Its version.
+        version: u32,
+    },
+    /// The data key is not the next one of its owner.
+    #[error("the newest data key has version {latest}")]
+    KeyVersion {
+        /// The newest; 0 when there is none.
+        latest: u32,
+    },
+    /// A data key opens something still, or is the newest.
+    #[error("the data key is in use")]
+    KeyInUse,
     /// The command can never succeed as it is.
     #[error(transparent)]
     InvalidArgument(#[from] InvalidArgument),
@@ -134,7 +191,34 @@ pub struct Applied {
 impl Applied {
     /// Encodes it for another node: one format byte, then protobuf.
     pub fn encode(&self) -> Bytes {
-        wire::encode(&wire::Applied::from(self))
+        wire::encode(&wire::Applied::from(self), self.format())
+    }
+
+    /// The oldest format that says all of it, so that older nodes read what they understand.
+    fn format(&self) -> u8 {
+        let new = match &self.result {
+            Ok(Outcome::Set { entry, .. } | Outcome::RolledBack { entry }) => entry.is_secret(),
+            Ok(Outcome::Txn { results, .. }) => results.iter().any(|result| match result {
+                TxnResult::Set(entry) | TxnResult::Get(Some(entry)) => entry.is_secret(),
+                TxnResult::Delete(_) | TxnResult::Get(None) => false,
+            }),
+            Ok(Outcome::Done | Outcome::Banned { .. }) => true,
+            Ok(_) => false,
+            Err(
+                Rejection::Unauthenticated
+                | Rejection::PermissionDenied { .. }
+                | Rejection::AlreadyBootstrapped
+                | Rejection::TokenExists { .. }
+                | Rejection::SealedForOther { .. }
+                | Rejection::EntryIsSecret
+                | Rejection::NeedsReseal { .. }
+                | Rejection::UnknownKey { .. }
+                | Rejection::KeyVersion { .. }
+                | Rejection::KeyInUse,
+            ) => true,
+            Err(_) => false,
+        };
+        if new { wire::COMMAND_FORMAT } else { wire::COMMAND_FORMAT_OLDEST }
     }
 
     /// Decodes and validates what another node sent.

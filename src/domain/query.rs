@@ -14,8 +14,11 @@ use crate::limits;
 use crate::names::{Address, Environment, Key, Namespace};
 use crate::outcome::Rejection;
 use crate::record::{self, ChangeRecord, Head, NamespaceCount, Record, Version};
+use crate::sealed::Value;
 use crate::store::{Order, Reader, StoreError};
-use crate::value::JsonValue;
+
+/// What is shown in the place of a secret.
+pub const MASK: &str = "********";
 
 /// Why there is no answer.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -56,6 +59,60 @@ pub struct Meta {
     pub requests: u64,
     /// No idempotency key was stored before this time.
     pub requests_since_ms: u64,
+    /// The audit log.
+    pub audit: AuditMeta,
+    /// Counts changes of tokens and roles.
+    pub policy_revision: u64,
+    /// Whether the first token was taken.
+    pub bootstrapped: bool,
+    /// Tokens stored.
+    pub tokens: u64,
+    /// Roles stored, without those that are built in.
+    pub roles: u64,
+    /// Bans stored, those that are over included.
+    pub bans: u64,
+    /// Counts changes of bans.
+    pub bans_revision: u64,
+    /// Data keys stored.
+    pub data_keys: u64,
+    /// Counts changes of data keys.
+    pub keys_revision: u64,
+}
+
+/// What is known of the audit log apart from its records.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AuditMeta {
+    /// The oldest record that is kept.
+    pub start: u64,
+    /// The number of the next one.
+    pub next: u64,
+    /// Bytes that the records take.
+    pub bytes: u64,
+    /// The hash of the record before the oldest one.
+    pub base: [u8; 32],
+    /// The hash of the newest one.
+    pub head: [u8; 32],
+    /// No record is older than this.
+    pub since_ms: u64,
+    /// How long records stay, in milliseconds.
+    pub max_age_ms: u64,
+    /// How many bytes of records stay.
+    pub max_bytes: u64,
+}
+
+impl Default for AuditMeta {
+    fn default() -> Self {
+        Self {
+            start: 1,
+            next: 1,
+            bytes: 0,
+            base: [0; 32],
+            head: [0; 32],
+            since_ms: 0,
+            max_age_ms: limits::AUDIT_AGE_MS_DEFAULT,
+            max_bytes: limits::AUDIT_BYTES_DEFAULT,
+        }
+    }
 }
 
 /// Part of a longer answer.
@@ -95,7 +152,7 @@ pub struct NamespaceSummary {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Resolved {
     /// Sorted by key: the value and the environment it comes from.
-    pub values: Vec<(Key, JsonValue, Environment)>,
+    pub values: Vec<(Key, Value, Environment)>,
     /// The revision this was read at.
     pub revision: u64,
 }
@@ -128,6 +185,16 @@ pub(crate) fn head<R: Reader + ?Sized>(
     address: &Address,
 ) -> Result<Option<Head>, StoreError> {
     reader.get(&keys::head(address))?.map(Head::from_bytes).transpose()
+}
+
+/// The newest version that an address ever had, deletions included; 0 when it never had one.
+pub fn latest_version<R: Reader + ?Sized>(reader: &R, address: &Address) -> QueryResult<u64> {
+    Ok(head(reader, address)?.map_or(0, |head| head.latest_version))
+}
+
+/// Whether the entry at an address is a secret.
+pub fn is_secret<R: Reader + ?Sized>(reader: &R, address: &Address) -> QueryResult<bool> {
+    Ok(head(reader, address)?.is_some_and(|head| head.live && head.secret))
 }
 
 /// A version that is stored, whether or not history still shows it.
@@ -313,7 +380,7 @@ pub fn resolve<R: Reader + ?Sized>(
                 return Ok(ControlFlow::Continue(()));
             }
             if let Some(value) = referenced_version(reader, &address, version)?.value {
-                size += address.key.as_str().len() + value.as_bytes().len();
+                size += address.key.as_str().len() + value.size();
                 found.insert(address.key, (value, *environment));
             }
             refusal = resolve_refusal(found.len(), size);
@@ -416,9 +483,14 @@ pub(crate) fn node_records<R: Reader + ?Sized>(
     Ok(records)
 }
 
-/// An RFC 6902 JSON Patch that turns the value of `from` into that of `to`. A deletion counts as null.
+/// An RFC 6902 JSON Patch that turns the value of `from` into that of `to`. A deletion counts as null, and a secret as
+/// [`MASK`]: that it changed shows in the versions.
 pub fn diff(from: &Entry, to: &Entry) -> serde_json::Value {
-    let value = |entry: &Entry| entry.value.as_ref().map(JsonValue::to_json).unwrap_or_default();
+    let value = |entry: &Entry| match &entry.value {
+        Some(Value::Json(json)) => json.to_json(),
+        Some(Value::Sealed(_)) => MASK.into(),
+        None => serde_json::Value::Null,
+    };
     // A patch is made of strings and values, which always serialise.
     serde_json::to_value(json_patch::diff(&value(from), &value(to))).unwrap_or_default()
 }

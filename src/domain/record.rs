@@ -8,16 +8,22 @@ use prost::Message;
 
 use crate::command::{Node, RemovedNode};
 use crate::entry::Entry;
+use crate::event::AuditRecord;
 use crate::names::Address;
-use crate::query::Meta;
+use crate::query::{AuditMeta, Meta};
+use crate::sealed::{Sealed, Value};
 use crate::store::StoreError;
 use crate::value::JsonValue;
 use crate::wire;
 use crate::{keys, limits};
 
-/// The newest format of a record that this release reads: there is only one so far. A release that adds one raises the
+/// The newest format of a record that this release reads, and the one that it writes. A release that adds one raises the
 /// `state_format` of a node's state with the first record that it writes so.
-pub const RECORD_FORMAT: u8 = 1;
+///
+/// 1: as of 0.1. 2: secrets, tokens, roles, bans, keys and the audit log; every record of format 1 reads the same.
+pub const RECORD_FORMAT: u8 = 2;
+/// The oldest that this release reads.
+const RECORD_FORMAT_OLDEST: u8 = 1;
 
 /// A record and the name of its table, for messages.
 pub(crate) trait Record: Message + Default {
@@ -33,7 +39,9 @@ pub(crate) trait Record: Message + Default {
 
     fn from_bytes(bytes: Bytes) -> Result<Self, StoreError> {
         match bytes.first() {
-            Some(&RECORD_FORMAT) => Self::decode(bytes.slice(1..)).map_err(corrupt::<Self>),
+            Some(&(RECORD_FORMAT_OLDEST..=RECORD_FORMAT)) => {
+                Self::decode(bytes.slice(1..)).map_err(corrupt::<Self>)
+            }
             Some(&found) if found > RECORD_FORMAT => {
                 Err(StoreError::Newer { table: Self::TABLE, found, known: RECORD_FORMAT })
             }
@@ -71,6 +79,12 @@ pub(crate) struct Head {
     /// Versions below this one are forgotten, whatever the history limit says; 0: none for that reason.
     #[prost(uint64, tag = "5")]
     pub(crate) oldest_version: u64,
+    /// The entry is a secret.
+    #[prost(bool, tag = "6")]
+    pub(crate) secret: bool,
+    /// Some version that is stored may be a secret: whoever removes one looks.
+    #[prost(bool, tag = "7")]
+    pub(crate) had_secrets: bool,
 }
 
 impl Record for Head {
@@ -110,6 +124,9 @@ pub(crate) struct Version {
     created_at_ms: u64,
     #[prost(string, tag = "9")]
     created_by: String,
+    /// Instead of a value: a secret.
+    #[prost(message, optional, tag = "10")]
+    sealed: Option<wire::Sealed>,
 }
 
 impl Record for Version {
@@ -120,7 +137,8 @@ impl Version {
     pub(crate) fn of(entry: &Entry) -> Self {
         Self {
             revision: entry.revision,
-            value: entry.value.as_ref().map(JsonValue::bytes),
+            value: entry.value.as_ref().and_then(Value::json).map(JsonValue::bytes),
+            sealed: entry.value.as_ref().and_then(Value::sealed).map(wire::Sealed::from),
             description: entry.description.clone(),
             tags: entry.tags.clone(),
             comment: entry.comment.clone(),
@@ -131,12 +149,24 @@ impl Version {
         }
     }
 
+    /// The data key that this version needs, when it is a secret.
+    pub(crate) fn key_version(&self) -> Option<u32> {
+        self.sealed.as_ref().map(wire::Sealed::key_version)
+    }
+
+    /// Puts the same secret under another key.
+    pub(crate) fn reseal(&mut self, sealed: &Sealed) {
+        self.sealed = Some(sealed.into());
+    }
+
     pub(crate) fn into_entry(self, address: Address, version: u64) -> Result<Entry, StoreError> {
+        let json = self.value.map(JsonValue::from_stored).transpose().map_err(corrupt::<Self>)?;
+        let sealed = self.sealed.map(Sealed::try_from).transpose().map_err(corrupt::<Self>)?;
         Ok(Entry {
             address,
             version,
             revision: self.revision,
-            value: self.value.map(JsonValue::from_stored).transpose().map_err(corrupt::<Self>)?,
+            value: json.map(Value::Json).or(sealed.map(Value::Sealed)),
             created_at_ms: self.created_at_ms,
             created_by: self.created_by,
             updated_at_ms: self.updated_at_ms,
@@ -237,6 +267,120 @@ pub(crate) fn node_to_bytes(node: &Node) -> Bytes {
     wire::Node::from(node).to_bytes()
 }
 
+impl Record for wire::Token {
+    const TABLE: &'static str = "tokens";
+}
+
+impl Record for wire::Role {
+    const TABLE: &'static str = "roles";
+}
+
+impl Record for wire::Ban {
+    const TABLE: &'static str = "bans";
+}
+
+impl Record for wire::DataKey {
+    const TABLE: &'static str = "data keys";
+}
+
+/// A link of the audit chain. Its hash covers this form, so fields are only added, and only with a value in new records.
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct Audit {
+    #[prost(uint64, tag = "1")]
+    pub(crate) sequence: u64,
+    #[prost(uint64, tag = "2")]
+    pub(crate) time_ms: u64,
+    #[prost(uint64, tag = "3")]
+    pub(crate) revision: u64,
+    #[prost(message, optional, tag = "4")]
+    pub(crate) event: Option<wire::AuditEvent>,
+    #[prost(bytes = "bytes", tag = "5")]
+    pub(crate) previous: Bytes,
+    #[prost(bytes = "bytes", tag = "6")]
+    pub(crate) hash: Bytes,
+}
+
+impl Record for Audit {
+    const TABLE: &'static str = "audit";
+}
+
+impl Audit {
+    pub(crate) fn into_record(self) -> Result<AuditRecord, StoreError> {
+        let hash = |bytes: Bytes| {
+            bytes
+                .as_ref()
+                .try_into()
+                .map_err(|_| corrupt::<Self>("a hash that is not 32 bytes long"))
+        };
+        let event = self.event.ok_or_else(|| corrupt::<Self>("no event"))?;
+        Ok(AuditRecord {
+            sequence: self.sequence,
+            time_ms: self.time_ms,
+            revision: self.revision,
+            event: event.try_into().map_err(corrupt::<Self>)?,
+            previous: hash(self.previous)?,
+            hash: hash(self.hash)?,
+        })
+    }
+}
+
+/// The part of [`AuditMeta`] that is stored.
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct AuditMetaRecord {
+    #[prost(uint64, tag = "1")]
+    start: u64,
+    #[prost(uint64, tag = "2")]
+    next: u64,
+    #[prost(uint64, tag = "3")]
+    bytes: u64,
+    #[prost(bytes = "vec", tag = "4")]
+    base: Vec<u8>,
+    #[prost(bytes = "vec", tag = "5")]
+    head: Vec<u8>,
+    #[prost(uint64, tag = "6")]
+    since_ms: u64,
+    #[prost(uint64, tag = "7")]
+    max_age_ms: u64,
+    #[prost(uint64, tag = "8")]
+    max_bytes: u64,
+}
+
+impl From<&AuditMeta> for AuditMetaRecord {
+    fn from(meta: &AuditMeta) -> Self {
+        Self {
+            start: meta.start,
+            next: meta.next,
+            bytes: meta.bytes,
+            base: meta.base.to_vec(),
+            head: meta.head.to_vec(),
+            since_ms: meta.since_ms,
+            max_age_ms: meta.max_age_ms,
+            max_bytes: meta.max_bytes,
+        }
+    }
+}
+
+impl TryFrom<AuditMetaRecord> for AuditMeta {
+    type Error = StoreError;
+
+    fn try_from(record: AuditMetaRecord) -> Result<Self, StoreError> {
+        let hash = |bytes: Vec<u8>| {
+            let sized = bytes.try_into();
+            sized.map_err(|_| corrupt::<MetaRecord>("a hash that is not 32 bytes long"))
+        };
+        Ok(Self {
+            start: record.start,
+            next: record.next,
+            bytes: record.bytes,
+            base: hash(record.base)?,
+            head: hash(record.head)?,
+            since_ms: record.since_ms,
+            max_age_ms: record.max_age_ms,
+            max_bytes: record.max_bytes,
+        })
+    }
+}
+
 #[derive(Clone, PartialEq, Message)]
 pub(crate) struct MetaRecord {
     #[prost(uint64, tag = "1")]
@@ -261,6 +405,25 @@ pub(crate) struct MetaRecord {
     requests: u64,
     #[prost(uint64, tag = "11")]
     requests_since_ms: u64,
+    /// Absent in what was written before there was an audit log.
+    #[prost(message, optional, tag = "12")]
+    audit: Option<AuditMetaRecord>,
+    #[prost(uint64, tag = "13")]
+    policy_revision: u64,
+    #[prost(bool, tag = "14")]
+    bootstrapped: bool,
+    #[prost(uint64, tag = "15")]
+    tokens: u64,
+    #[prost(uint64, tag = "16")]
+    roles: u64,
+    #[prost(uint64, tag = "17")]
+    bans: u64,
+    #[prost(uint64, tag = "18")]
+    bans_revision: u64,
+    #[prost(uint64, tag = "19")]
+    data_keys: u64,
+    #[prost(uint64, tag = "20")]
+    keys_revision: u64,
 }
 
 impl Record for MetaRecord {
@@ -286,6 +449,15 @@ impl Meta {
             change_log_bytes: record.change_log_bytes,
             requests: record.requests,
             requests_since_ms: record.requests_since_ms,
+            audit: record.audit.map_or_else(|| Ok(AuditMeta::default()), AuditMeta::try_from)?,
+            policy_revision: record.policy_revision,
+            bootstrapped: record.bootstrapped,
+            tokens: record.tokens,
+            roles: record.roles,
+            bans: record.bans,
+            bans_revision: record.bans_revision,
+            data_keys: record.data_keys,
+            keys_revision: record.keys_revision,
         })
     }
 
@@ -302,6 +474,15 @@ impl Meta {
             change_log_bytes: 0,
             requests: 0,
             requests_since_ms: 0,
+            audit: AuditMeta::default(),
+            policy_revision: 0,
+            bootstrapped: false,
+            tokens: 0,
+            roles: 0,
+            bans: 0,
+            bans_revision: 0,
+            data_keys: 0,
+            keys_revision: 0,
         }
     }
 
@@ -318,6 +499,15 @@ impl Meta {
             change_log_bytes: self.change_log_bytes,
             requests: self.requests,
             requests_since_ms: self.requests_since_ms,
+            audit: Some((&self.audit).into()),
+            policy_revision: self.policy_revision,
+            bootstrapped: self.bootstrapped,
+            tokens: self.tokens,
+            roles: self.roles,
+            bans: self.bans,
+            bans_revision: self.bans_revision,
+            data_keys: self.data_keys,
+            keys_revision: self.keys_revision,
         }
         .to_bytes()
     }
@@ -334,9 +524,9 @@ mod tests {
                 .to_bytes();
         assert_eq!(Head::from_bytes(bytes.clone()).unwrap().current_version(), 3);
         let mut newer = bytes.to_vec();
-        newer[0] = 2;
+        newer[0] = RECORD_FORMAT + 1;
         let error = Head::from_bytes(newer.clone().into()).unwrap_err();
-        assert_eq!(error, StoreError::Newer { table: "heads", found: 2, known: RECORD_FORMAT });
+        assert_eq!(error, StoreError::Newer { table: "heads", found: 3, known: RECORD_FORMAT });
         assert_eq!(check_format(&[0x10, b'n'], &newer), Err(error));
         assert_eq!(check_format(&[0x10, b'n'], &bytes), Ok(()));
         assert_eq!(check_format(&[0x15], &[]), Ok(()), "an index without values has no format");

@@ -133,7 +133,10 @@ fn summary(outcome: &Outcome) -> (bool, Vec<u64>) {
         | Outcome::Founded
         | Outcome::Registered
         | Outcome::NodeAdded
-        | Outcome::NodeRemoved => (false, Vec::new()),
+        | Outcome::NodeRemoved
+        | Outcome::Done => (false, Vec::new()),
+        // What is remembered of versions remembers two numbers as well.
+        Outcome::Banned { until_ms, strikes } => (false, vec![*until_ms, u64::from(*strikes)]),
     }
 }
 
@@ -187,6 +190,24 @@ pub(crate) fn replay<R: Reader + ?Sized>(
         Operation::RegisterNode(_) => Outcome::Registered,
         Operation::AddNode(_) => Outcome::NodeAdded,
         Operation::RemoveNode(_) => Outcome::NodeRemoved,
+        Operation::Ban(_) => match record.versions[..] {
+            [until_ms, strikes] => {
+                Outcome::Banned { until_ms, strikes: u32::try_from(strikes).unwrap_or(u32::MAX) }
+            }
+            _ => return Err(Rejection::IdempotencyKeyReused.into()),
+        },
+        Operation::Bootstrap(_)
+        | Operation::CreateToken(_)
+        | Operation::RevokeToken(_)
+        | Operation::PutRole(_)
+        | Operation::DeleteRole(_)
+        | Operation::LiftBan(_)
+        | Operation::AddDataKey(_)
+        | Operation::RewrapDataKeys(_)
+        | Operation::Reseal(_)
+        | Operation::DropDataKey(_)
+        | Operation::Record(_)
+        | Operation::SetAuditRetention(_) => Outcome::Done,
     })
 }
 
@@ -201,11 +222,12 @@ mod tests {
     fn set(key: &str) -> Command {
         let operation = Operation::Set(Set {
             address: Address::parse("ns", key, "base").unwrap(),
-            value: crate::JsonValue::parse(b"1").unwrap(),
+            value: crate::JsonValue::parse(b"1").unwrap().into(),
             description: String::new(),
             tags: Vec::new(),
             comment: String::new(),
             expected_version: None,
+            declassify: false,
         });
         Command::new("test", operation)
     }

@@ -1,8 +1,14 @@
 //! The bounds of commands that their types do not hold by themselves, each refusal naming its field.
 
-use crate::command::{AddNode, Command, Found, Node, Operation, Rollback, Set, Txn, TxnOp};
+use crate::access::{Role, Token, check_role_name};
+use crate::command::{
+    AddNode, AuditRetention, Command, Found, Node, Operation, Origin, Reseal, Rollback, Set, Txn,
+    TxnOp,
+};
+use crate::event::AuditEvent;
 use crate::limits;
 use crate::names::{Address, InvalidArgument, check_line};
+use crate::sealed::{DataKey, Value, validate_data_key, validate_sealed};
 
 impl Command {
     /// At least as many bytes as [`Command::encode`] gives. Above [`limits::COMMAND_BYTES_MAX`] the command is refused;
@@ -12,7 +18,8 @@ impl Command {
             Operation::Set(set) => set_size(set),
             Operation::Delete(delete) => address_size(&delete.address) + delete.comment.len(),
             Operation::Rollback(rollback) => {
-                address_size(&rollback.address) + rollback.comment.len()
+                let resealed = rollback.resealed.as_ref().map_or(0, |sealed| sealed.bytes.len());
+                address_size(&rollback.address) + rollback.comment.len() + resealed
             }
             Operation::Txn(txn) => {
                 let compares =
@@ -24,11 +31,23 @@ impl Command {
             Operation::RegisterNode(node) | Operation::AddNode(AddNode { node }) => {
                 node.texts().iter().map(|(_, text)| text.len()).sum()
             }
-            Operation::RemoveNode(_) => 0,
+            Operation::RemoveNode(_) | Operation::DropDataKey(_) => limits::NAMESPACE_BYTES_MAX,
+            Operation::SetAuditRetention(_) => 0,
+            Operation::Bootstrap(token) | Operation::CreateToken(token) => token_size(token),
+            Operation::PutRole(role) => role_size(role),
+            Operation::RevokeToken(text)
+            | Operation::DeleteRole(text)
+            | Operation::LiftBan(text) => text.len(),
+            Operation::Ban(order) => order.address.len() + order.reason.len(),
+            Operation::AddDataKey(key) => data_key_size(key),
+            Operation::RewrapDataKeys(keys) => keys.iter().map(data_key_size).sum(),
+            Operation::Reseal(reseal) => reseal_size(reseal),
+            Operation::Record(events) => events.iter().map(AuditEvent::size).sum(),
         };
+        let origin = self.origin.as_ref().map_or(0, origin_size);
         let request =
             self.request.as_ref().map_or(0, |request| request.key.len() + request.digest.len());
-        2 * MESSAGE_OVERHEAD + self.actor.len() + request + operation
+        2 * MESSAGE_OVERHEAD + self.actor.len() + request + origin + operation
     }
 
     /// Checks every bound that the types do not hold by themselves.
@@ -37,6 +56,7 @@ impl Command {
         if let Some(request) = &self.request {
             check_line("idempotency_key", &request.key, limits::IDEMPOTENCY_KEY_BYTES_MAX)?;
         }
+        self.origin.as_ref().map_or(Ok(()), validate_origin)?;
         match &self.operation {
             Operation::Set(set) => validate_set(set),
             Operation::Delete(delete) => {
@@ -50,6 +70,18 @@ impl Command {
                 validate_node(node)
             }
             Operation::RemoveNode(remove) => validate_node_id(remove.id),
+            Operation::Bootstrap(token) | Operation::CreateToken(token) => token.validate(),
+            Operation::RevokeToken(id) => check_line("id", id, limits::TOKEN_ID_BYTES_MAX),
+            Operation::PutRole(role) => role.validate(),
+            Operation::DeleteRole(name) => check_role_name("name", name),
+            Operation::Ban(order) => order.validate(),
+            Operation::LiftBan(address) => check_line("address", address, limits::SOURCE_BYTES_MAX),
+            Operation::AddDataKey(key) => validate_data_key(key),
+            Operation::RewrapDataKeys(keys) => keys.iter().try_for_each(validate_data_key),
+            Operation::Reseal(reseal) => validate_reseal(reseal),
+            Operation::DropDataKey(_) => Ok(()),
+            Operation::Record(events) => validate_events(events),
+            Operation::SetAuditRetention(retention) => validate_retention(*retention),
         }?;
         let size = self.size();
         if size > limits::COMMAND_BYTES_MAX {
@@ -72,11 +104,50 @@ fn address_size(address: &Address) -> usize {
 
 fn set_size(set: &Set) -> usize {
     let tags = set.tags.iter().map(|tag| 8 + tag.len()).sum::<usize>();
-    address_size(&set.address)
-        + set.value.as_bytes().len()
-        + set.description.len()
-        + set.comment.len()
-        + tags
+    address_size(&set.address) + set.value.size() + set.description.len() + set.comment.len() + tags
+}
+
+fn origin_size(origin: &Origin) -> usize {
+    let roles = origin
+        .authority
+        .as_ref()
+        .map_or(0, |authority| authority.roles.iter().map(|role| 8 + role.len()).sum());
+    2 * MESSAGE_OVERHEAD
+        + origin.principal.len()
+        + origin.source.len()
+        + origin.request_id.len()
+        + roles
+}
+
+fn token_size(token: &Token) -> usize {
+    let roles = token.roles.iter().map(|role| 8 + role.len()).sum::<usize>();
+    let namespaces =
+        token.scope.namespaces.iter().map(|name| 8 + name.as_str().len()).sum::<usize>();
+    // Ids, names and what proves it are bounded.
+    4 * MESSAGE_OVERHEAD
+        + limits::CERTIFICATE_NAME_BYTES_MAX
+        + token.name.len()
+        + roles
+        + namespaces
+}
+
+fn role_size(role: &Role) -> usize {
+    let grants = role.grants.iter().map(|grant| {
+        let namespaces =
+            grant.scope.namespaces.iter().map(|name| 8 + name.as_str().len()).sum::<usize>();
+        2 * MESSAGE_OVERHEAD + namespaces
+    });
+    role.name.len() + role.description.len() + grants.sum::<usize>()
+}
+
+fn data_key_size(key: &DataKey) -> usize {
+    MESSAGE_OVERHEAD + key.owner.len() + key.master_id.len() + key.wrapped.len()
+}
+
+fn reseal_size(reseal: &Reseal) -> usize {
+    let sealed = |bytes: usize| 2 * MESSAGE_OVERHEAD + bytes;
+    let versions = reseal.versions.iter().map(|version| sealed(version.sealed.bytes.len()));
+    address_size(&reseal.address) + versions.sum::<usize>()
 }
 
 fn txn_op_size(op: &TxnOp) -> usize {
@@ -97,7 +168,62 @@ fn check_text(field: &'static str, text: &str, max: usize) -> Result<(), Invalid
     Ok(())
 }
 
+fn validate_origin(origin: &Origin) -> Result<(), InvalidArgument> {
+    for (text, max) in [
+        (&origin.principal, limits::ACTOR_BYTES_MAX),
+        (&origin.source, limits::SOURCE_BYTES_MAX),
+        (&origin.request_id, limits::AUDIT_REQUEST_ID_BYTES_MAX),
+    ] {
+        if text.len() > max || text.chars().any(char::is_control) {
+            let reason =
+                format!("comes with a text of more than {max} bytes, or with control characters");
+            return Err(InvalidArgument::new("request", reason));
+        }
+    }
+    match &origin.authority {
+        Some(authority) if authority.token_id.is_none() => {
+            crate::access::check_roles(&authority.roles)
+        }
+        Some(authority) if authority.roles.len() > limits::PRINCIPAL_ROLES_MAX => {
+            Err(InvalidArgument::new("roles", "are too many"))
+        }
+        Some(_) | None => Ok(()),
+    }
+}
+
+fn validate_reseal(reseal: &Reseal) -> Result<(), InvalidArgument> {
+    if reseal.versions.len() > limits::RESEALS_PER_COMMAND_MAX {
+        let reason = format!("has more than {} secrets", limits::RESEALS_PER_COMMAND_MAX);
+        return Err(InvalidArgument::new("request", reason));
+    }
+    reseal.versions.iter().try_for_each(|version| validate_sealed(&version.sealed))
+}
+
+fn validate_events(events: &[AuditEvent]) -> Result<(), InvalidArgument> {
+    if events.is_empty() || events.len() > limits::AUDIT_EVENTS_PER_COMMAND_MAX {
+        let reason = format!("records 1 to {} events", limits::AUDIT_EVENTS_PER_COMMAND_MAX);
+        return Err(InvalidArgument::new("request", reason));
+    }
+    events.iter().try_for_each(AuditEvent::validate)
+}
+
+fn validate_retention(retention: AuditRetention) -> Result<(), InvalidArgument> {
+    let AuditRetention { max_age_ms, max_bytes } = retention;
+    if max_age_ms < limits::AUDIT_AGE_MS_MIN {
+        let reason = format!("is below {}, an hour", limits::AUDIT_AGE_MS_MIN);
+        return Err(InvalidArgument::new("max_age_ms", reason));
+    }
+    if max_bytes < limits::AUDIT_BYTES_MIN {
+        let reason = format!("is below {}", limits::AUDIT_BYTES_MIN);
+        return Err(InvalidArgument::new("max_bytes", reason));
+    }
+    Ok(())
+}
+
 fn validate_set(set: &Set) -> Result<(), InvalidArgument> {
+    if let Value::Sealed(sealed) = &set.value {
+        validate_sealed(sealed)?;
+    }
     check_text("description", &set.description, limits::DESCRIPTION_BYTES_MAX)?;
     check_text("comment", &set.comment, limits::COMMENT_BYTES_MAX)?;
     if set.tags.len() > limits::TAGS_MAX {
@@ -117,6 +243,7 @@ fn validate_rollback(rollback: &Rollback) -> Result<(), InvalidArgument> {
     if rollback.version == 0 {
         return Err(InvalidArgument::new("version", "versions count from 1"));
     }
+    rollback.resealed.as_ref().map_or(Ok(()), validate_sealed)?;
     check_text("comment", &rollback.comment, limits::COMMENT_BYTES_MAX)
 }
 
@@ -200,11 +327,12 @@ mod tests {
     fn set(value: &str) -> Set {
         Set {
             address: Address::parse("ns", "key", "base").unwrap(),
-            value: JsonValue::parse(value.as_bytes()).unwrap(),
+            value: JsonValue::parse(value.as_bytes()).unwrap().into(),
             description: String::new(),
             tags: Vec::new(),
             comment: String::new(),
             expected_version: None,
+            declassify: false,
         }
     }
 
@@ -236,6 +364,7 @@ mod tests {
                     version: 0,
                     expected_version: None,
                     comment: String::new(),
+                    resealed: None,
                 }),
             ),
             (

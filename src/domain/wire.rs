@@ -1,4 +1,4 @@
-//! How commands (and, in `answer.rs`, answers) are written as bytes: protobuf messages behind one format byte.
+//! How commands (and, in `answer.rs`, answers; in `security.rs`, who asks) are written as bytes: protobuf messages behind one format byte.
 //!
 //! These mirror the public types field by field; turning a message back into a public type validates it. Field numbers
 //! and meanings never change within a format version.
@@ -8,19 +8,27 @@ use prost::Message;
 
 use crate::command::{self, DecodeError, Operation, RemovedNode, TxnOp};
 use crate::names::{self, Environment, InvalidArgument, Key, Namespace};
+use crate::sealed::{Sealed as SealedValue, Value};
 use crate::value::{JsonValue, ValueError};
 
 mod answer;
+mod security;
 
 pub(crate) use answer::Applied;
+pub(crate) use security::*;
 
-/// The newest format of commands and answers that this release reads: there is only one so far.
-pub const COMMAND_FORMAT: u8 = 1;
+/// The newest format of commands and answers that this release reads.
+///
+/// 1: as of 0.1. 2: with where a command comes from (it is then judged again and recorded), secrets, and what manages
+/// tokens, roles, bans and keys. Format 1 reads the same.
+pub const COMMAND_FORMAT: u8 = 2;
+/// The oldest that this release reads, and still writes for what it can say.
+pub(crate) const COMMAND_FORMAT_OLDEST: u8 = 1;
 
 /// Writes the format byte and the message.
-pub(crate) fn encode(message: &impl Message) -> Bytes {
+pub(crate) fn encode(message: &impl Message, format: u8) -> Bytes {
     let mut bytes = BytesMut::with_capacity(1 + message.encoded_len());
-    bytes.put_u8(COMMAND_FORMAT);
+    bytes.put_u8(format);
     // A growing buffer has room for everything; a lack of room is the only error encoding knows.
     message.encode(&mut bytes).unwrap_or_default();
     bytes.freeze()
@@ -30,7 +38,7 @@ pub(crate) fn encode(message: &impl Message) -> Bytes {
 pub(crate) fn decode<M: Message + Default>(bytes: Bytes) -> Result<M, DecodeError> {
     match bytes.first() {
         None => Err(DecodeError::Empty),
-        Some(&COMMAND_FORMAT) => {
+        Some(&(COMMAND_FORMAT_OLDEST..=COMMAND_FORMAT)) => {
             M::decode(bytes.slice(1..)).map_err(|error| DecodeError::Malformed(error.to_string()))
         }
         Some(&other) => Err(DecodeError::Format(other)),
@@ -90,10 +98,21 @@ fn address(address: Option<Address>) -> Result<names::Address, DecodeError> {
     Ok(required(address, "address")?.try_into()?)
 }
 
+/// A value that is JSON or a secret, one of both.
+fn value(json: Option<Bytes>, sealed: Option<Sealed>) -> Result<Option<Value>, DecodeError> {
+    match (json, sealed) {
+        (Some(json), None) => Ok(Some(Value::Json(json_value(&json)?))),
+        (None, Some(sealed)) => Ok(Some(Value::Sealed(SealedValue::try_from(sealed)?))),
+        (None, None) => Ok(None),
+        (Some(_), Some(_)) => Err(DecodeError::Malformed("a value and a secret in one".into())),
+    }
+}
+
 #[derive(Clone, PartialEq, Message)]
 pub(crate) struct Set {
     #[prost(message, optional, tag = "1")]
     address: Option<Address>,
+    /// Empty when it is a secret.
     #[prost(bytes = "bytes", tag = "2")]
     value: Bytes,
     #[prost(string, tag = "3")]
@@ -104,13 +123,19 @@ pub(crate) struct Set {
     comment: String,
     #[prost(uint64, optional, tag = "6")]
     expected_version: Option<u64>,
+    #[prost(message, optional, tag = "7")]
+    sealed: Option<Sealed>,
+    #[prost(bool, tag = "8")]
+    declassify: bool,
 }
 
 impl From<&command::Set> for Set {
     fn from(set: &command::Set) -> Self {
         Self {
             address: Some((&set.address).into()),
-            value: set.value.bytes(),
+            value: set.value.json().map(JsonValue::bytes).unwrap_or_default(),
+            sealed: set.value.sealed().map(Sealed::from),
+            declassify: set.declassify,
             description: set.description.clone(),
             tags: set.tags.clone(),
             comment: set.comment.clone(),
@@ -123,9 +148,11 @@ impl TryFrom<Set> for command::Set {
     type Error = DecodeError;
 
     fn try_from(set: Set) -> Result<Self, DecodeError> {
+        let json = Some(set.value).filter(|json| !json.is_empty());
         Ok(Self {
             address: address(set.address)?,
-            value: json_value(&set.value)?,
+            value: required(value(json, set.sealed)?, "a value")?,
+            declassify: set.declassify,
             description: set.description,
             tags: set.tags,
             comment: set.comment,
@@ -176,6 +203,8 @@ pub(crate) struct Rollback {
     expected_version: Option<u64>,
     #[prost(string, tag = "4")]
     comment: String,
+    #[prost(message, optional, tag = "5")]
+    resealed: Option<Sealed>,
 }
 
 /// A comparison of a transaction.
@@ -346,7 +375,12 @@ pub(crate) struct Command {
     actor: String,
     #[prost(message, optional, tag = "2")]
     request: Option<Request>,
-    #[prost(oneof = "CommandKind", tags = "10, 11, 12, 13, 14, 15, 16, 17, 18")]
+    #[prost(message, optional, tag = "3")]
+    origin: Option<Origin>,
+    #[prost(
+        oneof = "CommandKind",
+        tags = "10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 30, 31"
+    )]
     kind: Option<CommandKind>,
 }
 
@@ -370,6 +404,32 @@ pub(crate) enum CommandKind {
     AddNode(Node),
     #[prost(uint64, tag = "18")]
     RemoveNode(u64),
+    #[prost(message, tag = "19")]
+    Bootstrap(Token),
+    #[prost(message, tag = "20")]
+    CreateToken(Token),
+    #[prost(string, tag = "21")]
+    RevokeToken(String),
+    #[prost(message, tag = "22")]
+    PutRole(Role),
+    #[prost(string, tag = "23")]
+    DeleteRole(String),
+    #[prost(message, tag = "24")]
+    Ban(BanOrder),
+    #[prost(string, tag = "25")]
+    LiftBan(String),
+    #[prost(message, tag = "26")]
+    AddDataKey(DataKey),
+    #[prost(message, tag = "27")]
+    RewrapDataKeys(DataKeys),
+    #[prost(message, tag = "28")]
+    Reseal(Reseal),
+    #[prost(message, tag = "29")]
+    DropDataKey(DropDataKey),
+    #[prost(message, tag = "30")]
+    Record(AuditEvents),
+    #[prost(message, tag = "31")]
+    SetAuditRetention(AuditRetention),
 }
 
 impl From<&command::Command> for Command {
@@ -381,6 +441,7 @@ impl From<&command::Command> for Command {
                 key: request.key.clone(),
                 digest: request.digest.to_vec(),
             }),
+            origin: command.origin.as_ref().map(Origin::from),
             kind: Some((&command.operation).into()),
         }
     }
@@ -396,6 +457,7 @@ impl From<&Operation> for CommandKind {
                 version: rollback.version,
                 expected_version: rollback.expected_version,
                 comment: rollback.comment.clone(),
+                resealed: rollback.resealed.as_ref().map(Sealed::from),
             }),
             Operation::Txn(txn) => Self::Txn(txn.into()),
             Operation::Compact(compact) => Self::Compact(Compact { revision: compact.revision }),
@@ -406,6 +468,28 @@ impl From<&Operation> for CommandKind {
             Operation::RegisterNode(node) => Self::RegisterNode(node.into()),
             Operation::AddNode(add) => Self::AddNode((&add.node).into()),
             Operation::RemoveNode(remove) => Self::RemoveNode(remove.id),
+            Operation::Bootstrap(token) => Self::Bootstrap(token.into()),
+            Operation::CreateToken(token) => Self::CreateToken(token.into()),
+            Operation::RevokeToken(id) => Self::RevokeToken(id.clone()),
+            Operation::PutRole(role) => Self::PutRole(role.into()),
+            Operation::DeleteRole(name) => Self::DeleteRole(name.clone()),
+            Operation::Ban(order) => Self::Ban(order.into()),
+            Operation::LiftBan(address) => Self::LiftBan(address.clone()),
+            Operation::AddDataKey(key) => Self::AddDataKey(key.into()),
+            Operation::RewrapDataKeys(keys) => {
+                Self::RewrapDataKeys(DataKeys { keys: keys.iter().map(DataKey::from).collect() })
+            }
+            Operation::Reseal(reseal) => Self::Reseal(reseal.into()),
+            Operation::DropDataKey(drop) => {
+                Self::DropDataKey(DropDataKey { owner: drop.owner.clone(), version: drop.version })
+            }
+            Operation::Record(events) => {
+                Self::Record(AuditEvents { events: events.iter().map(AuditEvent::from).collect() })
+            }
+            Operation::SetAuditRetention(retention) => Self::SetAuditRetention(AuditRetention {
+                max_age_ms: retention.max_age_ms,
+                max_bytes: retention.max_bytes,
+            }),
         }
     }
 }
@@ -423,6 +507,7 @@ impl TryFrom<Command> for command::Command {
         Ok(Self {
             actor: command.actor,
             request: request.transpose()?,
+            origin: command.origin.map(command::Origin::from),
             operation: required(command.kind, "the operation")?.try_into()?,
         })
     }
@@ -440,6 +525,7 @@ impl TryFrom<CommandKind> for Operation {
                 version: rollback.version,
                 expected_version: rollback.expected_version,
                 comment: rollback.comment,
+                resealed: rollback.resealed.map(SealedValue::try_from).transpose()?,
             }),
             CommandKind::Txn(txn) => Self::Txn(txn.try_into()?),
             CommandKind::Compact(compact) => {
@@ -452,6 +538,31 @@ impl TryFrom<CommandKind> for Operation {
             CommandKind::RegisterNode(node) => Self::RegisterNode(node.into()),
             CommandKind::AddNode(node) => Self::AddNode(command::AddNode { node: node.into() }),
             CommandKind::RemoveNode(id) => Self::RemoveNode(command::RemoveNode { id }),
+            CommandKind::Bootstrap(token) => Self::Bootstrap(token.try_into()?),
+            CommandKind::CreateToken(token) => Self::CreateToken(token.try_into()?),
+            CommandKind::RevokeToken(id) => Self::RevokeToken(id),
+            CommandKind::PutRole(role) => Self::PutRole(role.try_into()?),
+            CommandKind::DeleteRole(name) => Self::DeleteRole(name),
+            CommandKind::Ban(order) => Self::Ban(order.into()),
+            CommandKind::LiftBan(address) => Self::LiftBan(address),
+            CommandKind::AddDataKey(key) => Self::AddDataKey(key.into()),
+            CommandKind::RewrapDataKeys(rewrapped) => {
+                Self::RewrapDataKeys(rewrapped.keys.into_iter().map(Into::into).collect())
+            }
+            CommandKind::Reseal(reseal) => Self::Reseal(reseal.try_into()?),
+            CommandKind::DropDataKey(drop) => {
+                Self::DropDataKey(command::DropDataKey { owner: drop.owner, version: drop.version })
+            }
+            CommandKind::Record(recorded) => {
+                let events = recorded.events.into_iter().map(TryInto::try_into);
+                Self::Record(events.collect::<Result<_, DecodeError>>()?)
+            }
+            CommandKind::SetAuditRetention(retention) => {
+                Self::SetAuditRetention(command::AuditRetention {
+                    max_age_ms: retention.max_age_ms,
+                    max_bytes: retention.max_bytes,
+                })
+            }
         })
     }
 }

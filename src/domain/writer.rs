@@ -6,14 +6,15 @@
 use crate::change_log;
 use crate::command::{Delete, Rollback, Set};
 use crate::entry::{Change, Entry};
+use crate::key_ring;
 use crate::keys;
 use crate::names::{Address, InvalidArgument};
 use crate::outcome::Rejection;
 use crate::overlay::Overlay;
 use crate::query::{self, Meta, QueryResult};
 use crate::record::{Head, NamespaceCount, Record, Version};
+use crate::sealed::{Sealed, Value};
 use crate::store::{Reader, StoreError};
-use crate::value::JsonValue;
 
 pub(crate) struct Writer<'o, 'b, R: Reader + ?Sized> {
     pub(crate) store: &'o mut Overlay<'b, R>,
@@ -26,7 +27,7 @@ pub(crate) struct Writer<'o, 'b, R: Reader + ?Sized> {
 
 /// What the caller decides about a new version.
 struct Content {
-    value: Option<JsonValue>,
+    value: Option<Value>,
     description: String,
     tags: Vec<String>,
     comment: String,
@@ -46,6 +47,21 @@ impl<'o, 'b, R: Reader + ?Sized> Writer<'o, 'b, R> {
     pub(crate) fn new(store: &'o mut Overlay<'b, R>, meta: Meta, actor: &'o str) -> Self {
         let revision = meta.revision + 1;
         Self { store, meta, actor, revision, changes: Vec::new() }
+    }
+
+    /// Who asks.
+    pub(crate) fn actor(&self) -> &'o str {
+        self.actor
+    }
+
+    /// What was changed so far.
+    pub(crate) fn changes(&self) -> &[Change] {
+        &self.changes
+    }
+
+    /// The revision that this command makes, or the store's when it changes no entry.
+    pub(crate) fn revision(&self) -> u64 {
+        if self.changes.is_empty() { self.meta.revision } else { self.revision }
     }
 
     /// A command that changed no entry takes no revision.
@@ -69,6 +85,14 @@ impl<'o, 'b, R: Reader + ?Sized> Writer<'o, 'b, R> {
         let head = query::head(&*self.store, &set.address)?;
         check_expected(head.as_ref(), set.expected_version)?;
         let created = !head.as_ref().is_some_and(|head| head.live);
+        match &set.value {
+            Value::Sealed(sealed) => self.check_sealed(&set.address, head.as_ref(), sealed)?,
+            // Somebody forgot to say that it is a secret, and would show it to everybody.
+            Value::Json(_) if !set.declassify && head.as_ref().is_some_and(|head| head.secret) => {
+                return Err(Rejection::EntryIsSecret.into());
+            }
+            Value::Json(_) => {}
+        }
         let content = Content {
             value: Some(set.value.clone()),
             description: set.description.clone(),
@@ -100,13 +124,36 @@ impl<'o, 'b, R: Reader + ?Sized> Writer<'o, 'b, R> {
                 format!("version {} is a deletion and has no value to return to", rollback.version);
             return Err(Rejection::from(InvalidArgument::new("version", reason)).into());
         }
+        let value = match (old.value, &rollback.resealed) {
+            (Some(Value::Sealed(_)), Some(sealed)) => {
+                self.check_sealed(&rollback.address, Some(&head), sealed)?;
+                Some(Value::Sealed(sealed.clone()))
+            }
+            (Some(Value::Sealed(_)), None) => {
+                return Err(Rejection::NeedsReseal { version: head.latest_version + 1 }.into());
+            }
+            (value, _) => value,
+        };
         let comment = match rollback.comment.as_str() {
             "" => format!("rollback to version {}", rollback.version),
             comment => comment.to_owned(),
         };
-        let content =
-            Content { value: old.value, description: old.description, tags: old.tags, comment };
+        let content = Content { value, description: old.description, tags: old.tags, comment };
         Ok(self.write(&rollback.address, Some(head), content)?)
+    }
+
+    /// A secret opens in one version only, and with a key that is there.
+    fn check_sealed(
+        &self,
+        address: &Address,
+        head: Option<&Head>,
+        sealed: &Sealed,
+    ) -> QueryResult<()> {
+        let version = head.map_or(0, |head| head.latest_version) + 1;
+        if sealed.version != version {
+            return Err(Rejection::SealedForOther { version }.into());
+        }
+        key_ring::check_key(&*self.store, address, sealed)
     }
 
     fn write(
@@ -118,6 +165,7 @@ impl<'o, 'b, R: Reader + ?Sized> Writer<'o, 'b, R> {
         let was_live = head.as_ref().is_some_and(|head| head.live);
         let version = head.as_ref().map_or(0, |head| head.latest_version) + 1;
         let oldest_version = head.as_ref().map_or(0, |head| head.oldest_version);
+        let had_secrets = head.as_ref().is_some_and(|head| head.had_secrets);
         let now_ms = self.meta.last_time_ms;
         let (created_at_ms, created_by) = match head {
             Some(head) if head.live => (head.created_at_ms, head.created_by),
@@ -136,20 +184,31 @@ impl<'o, 'b, R: Reader + ?Sized> Writer<'o, 'b, R> {
             tags: content.tags,
             comment: content.comment,
         };
-        self.store_entry(&entry, oldest_version)?;
+        self.store_entry(&entry, oldest_version, had_secrets)?;
         self.count(address, was_live, !entry.deleted())?;
         change_log::forget_version(self.store, &self.meta, address, version)?;
         self.changes.push(Change::of(entry.clone()));
         Ok(entry)
     }
 
-    fn store_entry(&mut self, entry: &Entry, oldest_version: u64) -> Result<(), StoreError> {
+    fn store_entry(
+        &mut self,
+        entry: &Entry,
+        oldest_version: u64,
+        had_secrets: bool,
+    ) -> Result<(), StoreError> {
+        let sealed = entry.value.as_ref().and_then(Value::sealed);
+        if let Some(sealed) = sealed {
+            key_ring::mark(self.store, &entry.address, sealed);
+        }
         let head = Head {
             latest_version: entry.version,
             live: !entry.deleted(),
             created_at_ms: entry.created_at_ms,
             created_by: entry.created_by.clone(),
             oldest_version,
+            secret: sealed.is_some(),
+            had_secrets: had_secrets || sealed.is_some(),
         };
         let record = Version::of(entry).to_bytes();
         // A transaction has far fewer operations than a sequence number has values.

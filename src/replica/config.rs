@@ -3,7 +3,10 @@
 use std::collections::BTreeMap;
 use std::net::TcpListener;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
+
+use llm_config_tls::NodeTls;
 
 /// Addresses that a node tells to others.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -38,6 +41,8 @@ pub struct Config {
     pub initial_cluster: BTreeMap<u64, String>,
     /// Wait until a running cluster takes this node in. Means nothing in a directory that belongs to a cluster already.
     pub join: Option<Join>,
+    /// What connections between the nodes are secured with; in clear text without. Looking at its files is the caller's.
+    pub tls: Option<Arc<NodeTls>>,
     /// Versions kept for each entry; replicated when the cluster is founded.
     pub history_limit: u64,
     /// Version of the program, shown to other nodes.

@@ -103,7 +103,7 @@ async fn ask_all(
 
 /// Asks a node who it is. Also how nodes notice that a neighbour is up.
 pub(crate) async fn ask(node: &Node, id: u64, address: &str) -> Option<pb::IdentifyReply> {
-    let mut peer = node.peer(address).ok()?;
+    let mut peer = node.peer(id, address).ok()?;
     let request = node.request(id, pb::IdentifyRequest {}, ASK_TIMEOUT);
     let reply =
         tokio::time::timeout(ASK_TIMEOUT, peer.identify(request)).await.ok()?.ok()?.into_inner();

@@ -11,6 +11,8 @@ mod error;
 mod failpoint;
 mod form;
 mod founding;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzzing;
 mod handover;
 mod lifecycle;
 mod local;
@@ -22,6 +24,9 @@ mod propose;
 mod read;
 mod reclaim;
 mod recover;
+#[cfg(test)]
+#[path = "../../.ci/fuzz/replay.rs"]
+mod replay;
 mod replica;
 mod restore;
 mod space;

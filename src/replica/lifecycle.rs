@@ -17,6 +17,7 @@ use crate::config::{Config, Tuning};
 use crate::error::StartError;
 use crate::form::NewerForm;
 use crate::local::Failure;
+use crate::network::secure;
 use crate::network::service::Service;
 use crate::node::Node;
 use crate::observer::Observer;
@@ -132,9 +133,6 @@ pub(crate) fn serve(
     };
     listener.set_nonblocking(true).map_err(failed)?;
     let listener = tokio::net::TcpListener::from_std(listener).map_err(failed)?;
-    // On the listener: the server builder applies its own setting only to sockets that it binds itself. Without it every
-    // small reply can wait for a delayed acknowledgement, 40 ms.
-    let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
     let server = tonic::transport::Server::builder()
         .http2_keepalive_interval(Some(Duration::from_secs(2)))
         .http2_keepalive_timeout(Some(Duration::from_secs(2)))
@@ -147,7 +145,19 @@ pub(crate) fn serve(
             // An error means that the sender is gone, which is a stop as well.
             drop(stop.wait_for(|stop| *stop).await);
         };
-        if let Err(error) = server.serve_with_incoming_shutdown(incoming, stopped).await {
+        let served = match node.local.secure.clone() {
+            Some(secure) => {
+                let incoming = secure::incoming(listener, secure);
+                server.serve_with_incoming_shutdown(incoming, stopped).await
+            }
+            None => {
+                // On the listener: the server builder applies its own setting only to sockets that it binds itself.
+                // Without it every small reply can wait for a delayed acknowledgement, 40 ms.
+                let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
+                server.serve_with_incoming_shutdown(incoming, stopped).await
+            }
+        };
+        if let Err(error) = served {
             node.local.fail(Failure::Fault(format!(
                 "the node-to-node listener {address:?} failed: {error}"
             )));

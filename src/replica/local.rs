@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
+use llm_config_tls::{Failures, NodeTls};
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
@@ -21,12 +22,36 @@ pub(crate) struct Local {
     pub(crate) release: String,
     /// Set in a node that was started to join a cluster.
     pub(crate) join: Option<Join>,
+    /// Without it, nodes talk in clear text.
+    pub(crate) secure: Option<Arc<Secure>>,
     /// The cluster that took this node in, until it is in the state.
     joined: OnceLock<String>,
     pub(crate) tuning: Tuning,
     pub(crate) state: Arc<state::Shared>,
     pub(crate) contacts: Contacts,
     failure: watch::Sender<Option<Failure>>,
+}
+
+/// What secures the connections between nodes, and who tells of those that it turned away.
+pub(crate) struct Secure {
+    pub(crate) tls: Arc<NodeTls>,
+    /// Handshakes of arriving connections.
+    pub(crate) arriving: Failures,
+    /// Handshakes of connections to others.
+    pub(crate) leaving: Failures,
+    /// Messages in another node's name than that of its certificate.
+    pub(crate) pretended: Failures,
+}
+
+impl Secure {
+    pub(crate) fn new(tls: Arc<NodeTls>) -> Self {
+        Self {
+            tls,
+            arriving: Failures::new("an arriving node-to-node connection failed"),
+            leaving: Failures::new("a connection to another node failed"),
+            pretended: Failures::new("a message from another node was refused"),
+        }
+    }
 }
 
 /// Why a node stopped trusting itself.
@@ -73,6 +98,7 @@ impl Local {
         identity: Identity,
         release: String,
         join: Option<Join>,
+        secure: Option<Arc<Secure>>,
         tuning: Tuning,
         state: Arc<state::Shared>,
     ) -> Self {
@@ -80,6 +106,7 @@ impl Local {
             identity,
             release,
             join,
+            secure,
             joined: OnceLock::new(),
             tuning,
             state,

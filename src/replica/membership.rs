@@ -169,7 +169,7 @@ async fn forward(
     deadline: Instant,
 ) -> Attempt {
     let left = deadline.saturating_duration_since(Instant::now());
-    let Ok(mut peer) = node.peer(address) else { return Attempt::NotBegun };
+    let Ok(mut peer) = node.peer(leader, address) else { return Attempt::NotBegun };
     if left <= REPLY_MARGIN {
         return Attempt::NotBegun;
     }
@@ -193,7 +193,7 @@ async fn forward(
     }
 }
 
-fn change_to_proto(change: &MemberChange) -> pb::change_members_request::Change {
+pub(crate) fn change_to_proto(change: &MemberChange) -> pb::change_members_request::Change {
     use pb::change_members_request::{Add, Change, Replace, Transfer};
     match change {
         MemberChange::Add { id, addresses } => Change::Add(Add {
@@ -258,7 +258,7 @@ fn reply(kind: pb::change_members_reply::Kind, reason: String) -> pb::ChangeMemb
     pb::ChangeMembersReply { kind: kind.into(), reason, id: 0 }
 }
 
-fn reply_from_proto(reply: pb::ChangeMembersReply) -> Attempt {
+pub(crate) fn reply_from_proto(reply: pb::ChangeMembersReply) -> Attempt {
     use pb::change_members_reply::Kind;
     let kind = reply.kind();
     let error = match kind {

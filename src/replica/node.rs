@@ -85,7 +85,7 @@ pub(crate) struct Node {
     /// Held while this node, as the leader, changes the members.
     pub(crate) changing: Arc<tokio::sync::Mutex<()>>,
     /// Connections for what is not replication: forwarded writes and read-index questions.
-    peers: Mutex<std::collections::BTreeMap<String, Channel>>,
+    peers: Mutex<std::collections::BTreeMap<u64, (String, Channel)>>,
 }
 
 impl Node {
@@ -187,17 +187,22 @@ impl Node {
     }
 
     /// A client of another node; the connection is kept.
-    pub(crate) fn peer(&self, address: &str) -> Result<ReplicationClient<Channel>, String> {
+    pub(crate) fn peer(
+        &self,
+        id: u64,
+        address: &str,
+    ) -> Result<ReplicationClient<Channel>, String> {
         let mut peers = self.peers.lock();
-        if let Some(channel) = peers.get(address) {
+        if let Some((_, channel)) = peers.get(&id).filter(|(known, _)| known == address) {
             return Ok(client::client(channel.clone()));
         }
-        let channel = client::connect(address).map_err(|error| error.to_string())?;
-        // Addresses come from the membership, so they are few; forget all rather than grow for ever.
+        let channel =
+            client::connect(&self.local, id, address).map_err(|error| error.to_string())?;
+        // Nodes come from the membership, so they are few; forget all rather than grow for ever.
         if peers.len() >= 64 {
             peers.clear();
         }
-        peers.insert(address.to_owned(), channel.clone());
+        peers.insert(id, (address.to_owned(), channel.clone()));
         Ok(client::client(channel))
     }
 

@@ -192,7 +192,7 @@ async fn forward(
         // Sent now, it could only come back as a doubt.
         return Attempt::NotProposed(ProposeError::NoLeader);
     }
-    let Ok(mut peer) = node.peer(address) else {
+    let Ok(mut peer) = node.peer(leader, address) else {
         return Attempt::NotProposed(ProposeError::NoLeader);
     };
     Counters::add(&node.counters.forwarded);

@@ -92,7 +92,7 @@ async fn confirm_anywhere(node: &Node) -> Option<u64> {
         return confirm(node).await;
     }
     let timeout = node.local.tuning.election_timeout_max;
-    let mut peer = node.peer(&address).ok()?;
+    let mut peer = node.peer(leader, &address).ok()?;
     let request = node.request(leader, pb::ReadIndexRequest {}, timeout);
     let reply = tokio::time::timeout(timeout, peer.read_index(request)).await.ok()?.ok()?;
     Some(reply.into_inner().index)

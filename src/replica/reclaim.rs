@@ -148,7 +148,7 @@ async fn forget_changes(node: &Arc<Node>) {
             return;
         }
         let operation = Operation::Compact(Compact { revision: meta.revision + 1 });
-        let command = Command { actor: ACTOR.to_owned(), request: None, operation };
+        let command = Command::new(ACTOR, operation);
         if propose::propose(node, &command, Instant::now() + PROPOSE_TIMEOUT).await.is_err() {
             return;
         }

@@ -18,7 +18,7 @@ use crate::config::{Advertise, Config, Join};
 use crate::error::{ProposeError, ReadError, StartError};
 use crate::handover::{self, HAND_OVER_TIMEOUT};
 use crate::lifecycle::{check, close, open_storage, raft_config, serve};
-use crate::local::Local;
+use crate::local::{Local, Secure};
 use crate::membership::{self, MemberChange, MemberError};
 use crate::network::client::Network;
 use crate::node::Node;
@@ -99,6 +99,7 @@ impl Replica {
             identity,
             config.version.clone(),
             config.join.clone(),
+            config.tls.clone().map(|tls| Arc::new(Secure::new(tls))),
             config.tuning.clone(),
             shared,
         ));
@@ -405,6 +406,11 @@ impl Replica {
             read_index_rounds: load(&counters.read_rounds),
             read_index_reads: load(&counters.read_served),
             leader_changes: load(&counters.leader_changes),
+            tls_handshake_failures: node
+                .local
+                .secure
+                .as_ref()
+                .map_or(0, |secure| secure.arriving.count()),
             snapshots_built: load(&state.snapshots_built),
             snapshots_installed: load(&state.snapshots_installed),
             space: node.space.stats(),

@@ -107,6 +107,8 @@ pub struct Stats {
     pub read_index_reads: u64,
     /// Changes of the known leader.
     pub leader_changes: u64,
+    /// TLS handshakes of arriving connections that failed.
+    pub tls_handshake_failures: u64,
     /// Snapshots built.
     pub snapshots_built: u64,
     /// Snapshots received and installed.

@@ -151,7 +151,7 @@ impl Steward {
 
     /// None when there is no answer now; the next round tries again.
     async fn propose(&self, operation: Operation) -> Option<Applied> {
-        let command = Command { actor: ACTOR.to_owned(), request: None, operation };
+        let command = Command::new(ACTOR, operation);
         propose::propose(&self.node, &command, Instant::now() + PROPOSE_TIMEOUT).await.ok()
     }
 

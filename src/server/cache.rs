@@ -195,7 +195,7 @@ mod tests {
             address: address(key),
             version: revision,
             revision,
-            value: value.map(|text| JsonValue::parse(text.as_bytes()).unwrap()),
+            value: value.map(|text| JsonValue::parse(text.as_bytes()).unwrap().into()),
             created_at_ms: 0,
             created_by: String::new(),
             updated_at_ms: 0,

@@ -16,13 +16,16 @@ use tracing::level_filters::LevelFilter;
 
 use crate::logging::{self, Format};
 use crate::node::{Node, NodeError, Sockets};
+use crate::secrets::generate_file;
 use crate::settings::{
     BACKUP_INTERVAL_DEFAULT, BACKUP_KEEP_DEFAULT, CACHE_BYTES_DEFAULT, DISK_RESERVE_DEFAULT,
-    REQUEST_TIMEOUT_DEFAULT, STORAGE_QUOTA_DEFAULT, Settings,
+    REQUEST_TIMEOUT_DEFAULT, STORAGE_QUOTA_DEFAULT, SecuritySettings, Settings,
 };
 
 /// Where the nodes keep their data when nothing is said: beside the person's work, easy to see and to delete.
 pub const DATA_DIR_DEFAULT: &str = "llm-config-dev";
+/// The key that wraps the keys of secrets, beside the nodes' own folders.
+const MASTER_KEY_FILE: &str = "master-key";
 const HTTP_PORT: u16 = 8080;
 const METRICS_PORT: u16 = 9090;
 const GRPC_PORT: u16 = 50051;
@@ -41,6 +44,8 @@ impl Cluster {
     /// Starts `nodes` nodes, each in its own folder of `data_dir`. Waits until every node answers linearizable reads.
     pub async fn start(nodes: u16, data_dir: &Path) -> Result<Self, NodeError> {
         check_size(nodes, data_dir)?;
+        generate_file(&data_dir.join(MASTER_KEY_FILE))
+            .map_err(|error| StartError::DataDir(error.to_string()))?;
         let settings: Vec<_> = (1..=nodes).map(|n| settings(n, nodes, data_dir)).collect();
         let sockets = settings.iter().map(bind).collect::<Result<Vec<_>, _>>()?;
         let started = settings.iter().zip(sockets).map(|(settings, sockets)| async move {
@@ -140,7 +145,7 @@ fn bind(settings: &Settings) -> Result<Sockets, NodeError> {
             );
             StartError::Runtime(message).into()
         }
-        NodeError::Replica(_) => error,
+        NodeError::Tls(_) | NodeError::Replica(_) => error,
     })
 }
 
@@ -171,6 +176,7 @@ fn settings(n: u16, nodes: u16, data_dir: &Path) -> Settings {
         backup_keep: BACKUP_KEEP_DEFAULT,
         storage_quota: STORAGE_QUOTA_DEFAULT,
         disk_reserve: DISK_RESERVE_DEFAULT,
+        security: SecuritySettings::of_dev(data_dir.join(MASTER_KEY_FILE)),
     }
 }
 

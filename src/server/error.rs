@@ -62,8 +62,31 @@ pub enum ServiceError {
         "the store is full: {reason}; reads and deletes still work, free space before writing again"
     )]
     StorageFull { reason: String },
+    /// Nobody knows who is asking. `reason` never holds what was sent.
+    #[error("authorization: {reason}")]
+    Unauthenticated { reason: String },
+    #[error("{reason}")]
+    PermissionDenied { reason: String },
+    #[error("too many requests: wait {retry_after_s} s, and send fewer")]
+    RateLimited { retry_after_s: u64 },
+    /// `until_ms`: since the Unix epoch.
+    #[error(
+        "this address is banned until {}, after failed authentications or too many requests; wait, or let an \
+         administrator lift the ban",
+        moment(*until_ms)
+    )]
+    Banned { until_ms: u64, retry_after_s: u64 },
+    /// Of this node alone, until its operator changes something.
+    #[error("secrets cannot be used on this node: {reason}")]
+    SecretsUnavailable { reason: String },
     #[error("internal fault: {reason}")]
     Internal { reason: String, effect: Effect },
+}
+
+/// A time as people write it, to the second.
+fn moment(ms: u64) -> String {
+    let seconds = i64::try_from(ms / 1_000).unwrap_or(i64::MAX);
+    jiff::Timestamp::from_second(seconds).unwrap_or(jiff::Timestamp::MAX).to_string()
 }
 
 /// Whether the refused request may have changed anything: `applied` in the answers.
@@ -131,6 +154,11 @@ impl ServiceError {
             E::OutcomeUnknown { idempotent, .. } => row("OUTCOME_UNKNOWN", S::GATEWAY_TIMEOUT, GrpcCode::DeadlineExceeded, "Outcome unknown", *idempotent, Unknown),
             E::MembershipUnknown { .. }   => row("OUTCOME_UNKNOWN", S::GATEWAY_TIMEOUT, GrpcCode::DeadlineExceeded, "Outcome unknown", true, Unknown),
             E::StorageFull { .. }         => row("STORAGE_FULL", S::INSUFFICIENT_STORAGE, GrpcCode::ResourceExhausted, "Storage full", false, No),
+            E::Unauthenticated { .. }     => row("UNAUTHENTICATED", S::UNAUTHORIZED, GrpcCode::Unauthenticated, "Not authenticated", false, No),
+            E::PermissionDenied { .. }    => row("PERMISSION_DENIED", S::FORBIDDEN, GrpcCode::PermissionDenied, "Permission denied", false, No),
+            E::RateLimited { .. }         => row("RATE_LIMITED", S::TOO_MANY_REQUESTS, GrpcCode::ResourceExhausted, "Too many requests", true, No),
+            E::Banned { .. }              => row("BANNED", S::FORBIDDEN, GrpcCode::PermissionDenied, "Address banned", false, No),
+            E::SecretsUnavailable { .. }  => row("SECRETS_UNAVAILABLE", S::SERVICE_UNAVAILABLE, GrpcCode::FailedPrecondition, "Secrets unavailable", false, No),
             E::Internal { effect, .. }    => row("INTERNAL", S::INTERNAL_SERVER_ERROR, GrpcCode::Internal, "Internal fault", false, *effect),
         }
     }
@@ -166,7 +194,16 @@ impl ServiceError {
 
     /// How long a caller should wait before it tries again; only for refusals that pass by themselves.
     pub fn retry_after(&self) -> Option<Duration> {
-        (self.status() == StatusCode::SERVICE_UNAVAILABLE).then_some(Duration::from_secs(1))
+        match self {
+            ServiceError::RateLimited { retry_after_s }
+            | ServiceError::Banned { retry_after_s, .. } => {
+                Some(Duration::from_secs(*retry_after_s))
+            }
+            ServiceError::SecretsUnavailable { .. } => None,
+            _ => {
+                (self.status() == StatusCode::SERVICE_UNAVAILABLE).then_some(Duration::from_secs(1))
+            }
+        }
     }
 
     /// The state that a "not there" was read from; other errors tell nothing about the state.
@@ -234,6 +271,11 @@ mod tests {
             E::OutcomeUnknown { reason: "no answer in time".into(), idempotent: true },
             E::MembershipUnknown { reason: "no answer in time".into() },
             E::StorageFull { reason: "node 1 stores too much".into() },
+            E::Unauthenticated { reason: "send a token".into() },
+            E::PermissionDenied { reason: "write needs another role".into() },
+            E::RateLimited { retry_after_s: 2 },
+            E::Banned { until_ms: 60_000, retry_after_s: 60 },
+            E::SecretsUnavailable { reason: "it has no master key".into() },
             E::Internal { reason: "fault".into(), effect: Effect::Unknown },
         ];
         for error in &all {
@@ -253,6 +295,11 @@ mod tests {
                 | E::Stale { .. }
                 | E::OutcomeUnknown { .. }
                 | E::StorageFull { .. } => {}
+                E::Unauthenticated { .. }
+                | E::PermissionDenied { .. }
+                | E::RateLimited { .. }
+                | E::Banned { .. }
+                | E::SecretsUnavailable { .. } => {}
                 E::Internal { .. } => {}
             }
         }
@@ -285,6 +332,11 @@ mod tests {
                 ("OUTCOME_UNKNOWN", 504, true, "unknown"),
                 ("OUTCOME_UNKNOWN", 504, true, "unknown"),
                 ("STORAGE_FULL", 507, false, "no"),
+                ("UNAUTHENTICATED", 401, false, "no"),
+                ("PERMISSION_DENIED", 403, false, "no"),
+                ("RATE_LIMITED", 429, true, "no"),
+                ("BANNED", 403, false, "no"),
+                ("SECRETS_UNAVAILABLE", 503, false, "no"),
                 ("INTERNAL", 500, false, "unknown"),
             ]
         );
@@ -296,8 +348,48 @@ mod tests {
             assert!(error.status().is_client_error() || error.status().is_server_error());
             assert_ne!(error.grpc(), GrpcCode::Ok, "{error:?}");
             assert!(!error.title().is_empty() && !error.to_string().is_empty());
-            assert_eq!(error.retry_after().is_some(), error.status().as_u16() == 503, "{error:?}");
         }
+    }
+
+    #[test]
+    fn what_passes_by_itself_says_when() {
+        let seconds = |error: &ServiceError| error.retry_after().map(|wait| wait.as_secs());
+        for error in every_variant() {
+            let expected = match error.code() {
+                "NO_LEADER" | "NOT_READY" | "OVERLOADED" | "STALE" => Some(1),
+                "RATE_LIMITED" => Some(2),
+                "BANNED" => Some(60),
+                _ => None,
+            };
+            assert_eq!(seconds(&error), expected, "{error:?}");
+        }
+    }
+
+    #[test]
+    fn who_may_come_in_again_is_told_apart_over_grpc_too() {
+        let codes: Vec<_> = every_variant()
+            .iter()
+            .filter(|error| matches!(error.status().as_u16(), 401 | 403 | 429))
+            .map(|error| (error.code(), error.grpc()))
+            .collect();
+        assert_eq!(
+            codes,
+            [
+                ("UNAUTHENTICATED", GrpcCode::Unauthenticated),
+                ("PERMISSION_DENIED", GrpcCode::PermissionDenied),
+                ("RATE_LIMITED", GrpcCode::ResourceExhausted),
+                ("BANNED", GrpcCode::PermissionDenied),
+            ]
+        );
+        let secrets = ServiceError::SecretsUnavailable { reason: "x".into() };
+        assert_eq!(secrets.grpc(), GrpcCode::FailedPrecondition);
+    }
+
+    #[test]
+    fn a_ban_says_until_when() {
+        let text = |until_ms| ServiceError::Banned { until_ms, retry_after_s: 1 }.to_string();
+        assert!(text(1_700_000_000_999).contains("until 2023-11-14T22:13:20Z"), "{}", text(1));
+        assert!(!text(u64::MAX).is_empty(), "a time beyond all calendars is no fault");
     }
 
     #[test]

@@ -1,14 +1,22 @@
-//! How a node that founds nothing finds its cluster: it asks the nodes of `--join` over HTTP until one names it.
+//! How a node that founds nothing finds its cluster: it asks the nodes of `--join` over HTTP or HTTPS until one names it.
 //!
-//! It only asks. Taking the node in is the operator's decision (`llm-config cluster add`).
+//! It only asks, and asks for what everybody may see (`GET /health`): it has no token. Taking the node in is the
+//! operator's decision (`llm-config cluster add`).
 
+use std::path::Path;
 use std::time::Duration;
 
 use bytes::Bytes;
+use http::StatusCode;
 use http_body_util::{BodyExt as _, Empty, Limited};
+use hyper_rustls::{ConfigBuilderExt as _, HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
+use llm_config_domain::limits;
+use llm_config_replica::StartError;
+use llm_config_tls::{TlsError, outgoing, provider};
+use rustls::{ClientConfig, RootCertStore};
 use serde::Deserialize;
 
 /// How long one node may take to answer.
@@ -16,40 +24,90 @@ const ASK_TIMEOUT: Duration = Duration::from_secs(3);
 /// Pause after every node was asked in vain; doubles up to the longest.
 const PAUSE_FIRST: Duration = Duration::from_millis(250);
 const PAUSE_MAX: Duration = Duration::from_secs(10);
-/// Largest answer that is read: a cluster of hundreds of nodes has less.
-const ANSWER_BYTES_MAX: usize = 1 << 20;
+/// Largest answer that is read: a health report has a few hundred bytes.
+const ANSWER_BYTES_MAX: usize = 64 << 10;
 
-/// What is read of the answer to `GET /api/v1/cluster`.
+/// What is read of the answer to `GET /health`.
 #[derive(Deserialize)]
 struct Answer {
     cluster_id: Option<String>,
 }
 
-type Http = Client<HttpConnector, Empty<Bytes>>;
+type Http = Client<HttpsConnector<HttpConnector>, Empty<Bytes>>;
 
-/// The id of the cluster that the first of these nodes to answer belongs to. Asks until there is one: the nodes may be
-/// started in any order.
-pub(crate) async fn cluster_id(urls: &[String]) -> String {
-    let client: Http = Client::builder(TokioExecutor::new()).build_http();
-    let mut pause = PAUSE_FIRST;
-    loop {
-        let mut reasons = Vec::new();
-        for url in urls {
-            match ask(&client, url).await {
-                Ok(cluster_id) => {
-                    tracing::info!(%cluster_id, url, "found the cluster to join");
-                    return cluster_id;
-                }
-                Err(reason) => reasons.push(format!("{url}: {reason}")),
-            }
-        }
-        tracing::warn!(
-            "--join: no node names a cluster yet ({}); asking again in {pause:?}",
-            reasons.join("; ")
-        );
-        tokio::time::sleep(pause).await;
-        pause = (pause * 2).min(PAUSE_MAX);
+/// Why nobody can be asked.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum SearchError {
+    /// `--tls-ca` cannot be used.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    /// There is nobody to vouch for the nodes.
+    #[error(transparent)]
+    Authorities(#[from] StartError),
+}
+
+/// The nodes to ask.
+pub(crate) struct Search<'a> {
+    client: Http,
+    urls: &'a [String],
+}
+
+impl<'a> Search<'a> {
+    /// Nodes with `https` addresses must be vouched for by `ca`, else by the authorities of the system.
+    pub(crate) fn new(urls: &'a [String], ca: Option<&Path>) -> Result<Self, SearchError> {
+        let connector = HttpsConnectorBuilder::new()
+            .with_tls_config(config(urls, ca)?)
+            .https_or_http()
+            .enable_http1()
+            .build();
+        Ok(Self { client: Client::builder(TokioExecutor::new()).build(connector), urls })
     }
+
+    /// The id of the cluster that the first of the nodes to answer belongs to. Asks until there is one: the nodes may be
+    /// started in any order.
+    pub(crate) async fn cluster_id(&self) -> String {
+        let mut pause = PAUSE_FIRST;
+        loop {
+            let mut reasons = Vec::new();
+            for url in self.urls {
+                match ask(&self.client, url).await {
+                    Ok(cluster_id) => {
+                        tracing::info!(%cluster_id, url, "found the cluster to join");
+                        return cluster_id;
+                    }
+                    Err(reason) => reasons.push(format!("{url}: {reason}")),
+                }
+            }
+            tracing::warn!(
+                "--join: no node names a cluster yet ({}); asking again in {pause:?}",
+                reasons.join("; ")
+            );
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(PAUSE_MAX);
+        }
+    }
+}
+
+/// Who is believed. The authorities of the system are asked for only when they are needed: an image may have none.
+fn config(urls: &[String], ca: Option<&Path>) -> Result<ClientConfig, SearchError> {
+    if let Some(ca) = ca {
+        return Ok(outgoing("--tls-ca", ca)?);
+    }
+    let unusable = |error: &dyn std::error::Error| {
+        SearchError::Authorities(StartError::Usage(format!(
+            "--join with https needs authorities that vouch for the nodes, and those of the system cannot be used \
+             ({error}); give --tls-ca FILE"
+        )))
+    };
+    let builder = ClientConfig::builder_with_provider(provider())
+        .with_safe_default_protocol_versions()
+        .map_err(|error| unusable(&error))?;
+    let builder = if urls.iter().any(|url| url.starts_with("https://")) {
+        builder.with_native_roots().map_err(|error| unusable(&error))?
+    } else {
+        builder.with_root_certificates(RootCertStore::empty())
+    };
+    Ok(builder.with_no_client_auth())
 }
 
 async fn ask(client: &Http, url: &str) -> Result<String, String> {
@@ -60,18 +118,41 @@ async fn ask(client: &Http, url: &str) -> Result<String, String> {
 }
 
 async fn get(client: &Http, url: &str) -> Result<String, String> {
-    let uri = format!("{url}/api/v1/cluster").parse().map_err(|_| "is no URL".to_owned())?;
+    let uri = format!("{url}/health").parse().map_err(|_| "is no URL".to_owned())?;
     let response = client.get(uri).await.map_err(|error| chain(&error))?;
     let status = response.status();
     let body = Limited::new(response.into_body(), ANSWER_BYTES_MAX).collect().await;
     let body = body.map_err(|error| format!("the answer broke off: {error}"))?.to_bytes();
-    if !status.is_success() {
+    // A node that is unhealthy knows its cluster all the same.
+    if !status.is_success() && status != StatusCode::SERVICE_UNAVAILABLE {
         return Err(format!("answered {status}"));
     }
-    let answer: Answer = serde_json::from_slice(&body).map_err(|_| {
-        "does not answer like a node of a cluster; is it its HTTP address?".to_owned()
-    })?;
-    answer.cluster_id.ok_or_else(|| "it belongs to no cluster itself yet".to_owned())
+    named(&body)
+}
+
+/// The cluster that an answer names.
+fn named(body: &[u8]) -> Result<String, String> {
+    let foreign = || "does not answer like a node of a cluster; is it its HTTP address?".to_owned();
+    let answer: Answer = serde_json::from_slice(body).map_err(|_| foreign())?;
+    let id = answer.cluster_id.ok_or_else(|| "it belongs to no cluster itself yet".to_owned())?;
+    // It is logged, compared, and told to other nodes in a header.
+    let plain = id.bytes().all(|byte| byte.is_ascii_graphic());
+    if !plain || !(1..=limits::NODE_TEXT_BYTES_MAX).contains(&id.len()) {
+        return Err(foreign());
+    }
+    Ok(id)
+}
+
+/// Body of a fuzz target; see `.ci/fuzz`.
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzzing {
+    /// What a node of `--join` answers.
+    pub fn join_answer(data: &[u8]) {
+        match super::named(data) {
+            Ok(id) => assert!((1..=512).contains(&id.len()) && !id.contains(char::is_whitespace)),
+            Err(reason) => assert!(reason.len() < 200, "{reason}"),
+        }
+    }
 }
 
 /// An error with its causes: the outermost alone says "client error".
@@ -96,9 +177,8 @@ mod tests {
 
     /// A node that answers with this status and text.
     async fn node(status: u16, body: &'static str) -> String {
-        let answer =
-            move || async move { (axum::http::StatusCode::from_u16(status).unwrap(), body) };
-        let router = Router::new().route("/api/v1/cluster", get(answer));
+        let answer = move || async move { (StatusCode::from_u16(status).unwrap(), body) };
+        let router = Router::new().route("/health", get(answer));
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address: SocketAddr = listener.local_addr().unwrap();
         tokio::spawn(async move { axum::serve(listener, router).await });
@@ -112,25 +192,41 @@ mod tests {
         drop(closed);
         let urls = [
             silent,
-            node(503, "{}").await,
+            node(404, r#"{"cluster_id": "c-0"}"#).await,
+            node(503, r#"{"code": "NOT_READY"}"#).await,
             node(200, r#"{"cluster_id": null}"#).await,
             node(200, "<html>").await,
-            node(200, r#"{"cluster_id": "c-1", "more": 1}"#).await,
+            node(503, r#"{"cluster_id": "c-1", "more": 1}"#).await,
             node(200, r#"{"cluster_id": "c-2"}"#).await,
         ];
-        assert_eq!(cluster_id(&urls).await, "c-1");
+        assert_eq!(Search::new(&urls, None).unwrap().cluster_id().await, "c-1");
+    }
+
+    #[test]
+    fn the_inputs_of_the_fuzz_target_pass() {
+        crate::replay::run("join_answer", super::fuzzing::join_answer);
     }
 
     #[tokio::test]
     async fn every_refusal_says_what_is_wrong() {
-        let client: Http = Client::builder(TokioExecutor::new()).build_http();
         for (status, body, part) in [
-            (503, "{}", "503"),
+            (404, "{}", "404"),
+            (503, "{}", "no cluster itself"),
             (200, r#"{"cluster_id": null}"#, "no cluster itself"),
             (200, "<html>", "HTTP address"),
+            (200, r#"{"cluster_id": "two\nlines"}"#, "HTTP address"),
         ] {
-            let reason = ask(&client, &node(status, body).await).await.unwrap_err();
+            let urls = [node(status, body).await];
+            let search = Search::new(&urls, None).unwrap();
+            let reason = ask(&search.client, &urls[0]).await.unwrap_err();
             assert!(reason.contains(part), "{reason}");
         }
+    }
+
+    #[test]
+    fn a_file_of_authorities_must_be_one() {
+        let urls = ["https://localhost:1".to_owned()];
+        let error = Search::new(&urls, Some(Path::new("/nowhere"))).err().unwrap();
+        assert!(error.to_string().starts_with("--tls-ca /nowhere: "), "{error}");
     }
 }

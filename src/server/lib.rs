@@ -3,21 +3,32 @@
 //! Dependencies inside the crate point one way: `http, grpc → service → {admission, backups, cache, watch} → error`.
 //! A gateway decides nothing: parsing, limits, consistency and errors are the service's, so both doors answer alike.
 
+pub mod access;
 mod address;
 pub mod admission;
 pub mod backups;
 pub mod cache;
 pub mod dev;
 pub mod error;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzzing;
 pub mod grpc;
 pub mod health;
 pub mod holding;
 pub mod http;
 mod join;
+pub mod jwt;
+pub mod limits;
 pub mod logging;
 pub mod metrics;
 pub mod node;
 pub mod offline;
+pub mod peer;
+#[cfg(test)]
+#[path = "../../.ci/fuzz/replay.rs"]
+mod replay;
+mod request_id;
+pub mod secrets;
 pub mod service;
 pub mod settings;
 pub mod watch;

@@ -3,6 +3,8 @@
 //! All sockets are bound before anything on the disk is touched. It decides nothing about requests.
 
 mod activity;
+mod certificates;
+mod guards;
 mod joining;
 mod listener;
 
@@ -13,16 +15,20 @@ use std::time::Duration;
 use axum::Router;
 use llm_config_domain::query;
 use llm_config_replica::{Advertise, Config, Replica, StartError, Tuning};
+use llm_config_tls::{Failures, ServerTls, TlsError};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower::ServiceExt;
 
+use crate::access::Bootstrap;
 use crate::backups::BackupLimits;
+use crate::join::SearchError;
 use crate::metrics::{self, Metrics, NodeSample};
 use crate::service::{Service, ServiceLimits, Shared, SharedLimits};
 use crate::settings::Settings;
 use crate::{grpc, http};
+use certificates::Certificates;
 use listener::{IDLE_TIMEOUT, Listener};
 
 /// Connections of clients on each of the two client listeners.
@@ -50,6 +56,9 @@ pub enum NodeError {
         /// What the system answered.
         source: std::io::Error,
     },
+    /// A certificate, a key or an authority cannot be used.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
     /// The replica refused.
     #[error(transparent)]
     Replica(#[from] StartError),
@@ -61,8 +70,17 @@ impl NodeError {
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::Bind { .. } | Self::Replica(StartError::Runtime(_)) => 1,
-            Self::Replica(StartError::Usage(_)) => 2,
+            Self::Tls(_) | Self::Replica(StartError::Usage(_)) => 2,
             Self::Replica(StartError::DataDir(_)) => 3,
+        }
+    }
+}
+
+impl From<SearchError> for NodeError {
+    fn from(error: SearchError) -> Self {
+        match error {
+            SearchError::Tls(error) => Self::Tls(error),
+            SearchError::Authorities(error) => Self::Replica(error),
         }
     }
 }
@@ -144,13 +162,27 @@ impl Node {
     pub async fn start(settings: &Settings, sockets: Sockets) -> Result<Self, NodeError> {
         let Sockets { http, metrics: metrics_socket, grpc, raft, addresses } = sockets;
         let metrics = Arc::new(Metrics::new());
+        let (tasks, closing) = (TaskTracker::new(), CancellationToken::new());
+        let ends_with_the_start = closing.clone().drop_guard();
+        let certificates = Certificates::load(settings)?;
+        certificates.watch(&metrics, &tasks, &closing);
+        guards::warn_of_clear_text(settings);
+        let guards = guards::guards(settings, &metrics, &tasks, &closing)?;
+        let bootstrap = if settings.auth {
+            let given = settings.security.bootstrap_token_file.clone();
+            Some(Bootstrap::new(given, &settings.data_dir)?)
+        } else {
+            None
+        };
         let cache_bytes = usize::try_from(settings.cache_bytes).unwrap_or(usize::MAX);
         let shared = Shared::new(
             SharedLimits { cache_bytes, ..SharedLimits::default() },
+            guards,
             Arc::clone(&metrics),
         );
         let mut config = replica_config(settings, addresses, raft);
-        config.join = joining::join(settings, &http, &metrics).await?;
+        config.tls = certificates.nodes.clone();
+        config.join = joining::join(settings, &http, &certificates, &metrics).await?;
         let add = joining::add_command(settings, &config.advertise);
         let replica = Replica::start(config, shared.clone()).await?;
         metrics.sample_with({
@@ -175,25 +207,34 @@ impl Node {
             replica,
             service,
             health,
-            tasks: TaskTracker::new(),
-            closing: CancellationToken::new(),
+            tasks,
+            closing,
             abort: CancellationToken::new(),
         };
-        let http_router =
-            both(http::router(http::AppState::new(node.service.clone())), grpc_router.clone());
-        node.serve("http", http, http_router, CLIENT_CONNECTIONS_MAX)?;
-        node.serve("grpc", grpc, grpc_router, CLIENT_CONNECTIONS_MAX)?;
-        node.serve("metrics", metrics_socket, metrics::router(metrics), METRICS_CONNECTIONS_MAX)?;
+        let tls = certificates.clients;
+        let state = http::AppState::new(node.service.clone());
+        let http_router = both(http::router(state, &browser(settings)), grpc_router.clone());
+        node.serve("http", http, http_router, tls.clone(), CLIENT_CONNECTIONS_MAX)?;
+        node.serve("grpc", grpc, grpc_router, tls, CLIENT_CONNECTIONS_MAX)?;
+        // In clear text whatever the others do: scrapers have no certificates, and the numbers no secrets.
+        let metrics_router = http::Browser::default().protect(metrics::router(metrics));
+        node.serve("metrics", metrics_socket, metrics_router, None, METRICS_CONNECTIONS_MAX)?;
         node.tasks.spawn(grpc::report_health(
             node.replica.clone(),
             node.health.clone(),
             node.closing.clone(),
         ));
         node.tasks.spawn(joining::announce(node.replica.clone(), add, node.closing.clone()));
+        if let Some(bootstrap) = bootstrap {
+            node.tasks.spawn(bootstrap.run(node.replica.clone(), node.closing.clone()));
+        }
+        node.tasks.spawn(node.service.clone().run_rotation(node.closing.clone()));
         let backups = node.service.backups().clone();
         node.tasks.spawn(backups.run(settings.backup_interval, node.closing.clone()));
         tracing::info!(node_id = settings.node_id, http = %addresses.http, metrics = %addresses.metrics,
             grpc = %addresses.grpc, raft = %addresses.raft, data_dir = %settings.data_dir.display(), "the node serves");
+        // What has begun goes on until the node stops.
+        ends_with_the_start.disarm();
         Ok(node)
     }
 
@@ -202,12 +243,15 @@ impl Node {
         name: &'static str,
         socket: TcpListener,
         router: Router,
+        tls: Option<Arc<ServerTls>>,
         connections_max: usize,
     ) -> Result<(), StartError> {
         let socket = asynchronous(name, socket)?;
         let listener = Listener {
             name,
             router,
+            tls,
+            failures: Arc::new(Failures::new(format!("{name} listener"))),
             connections_max,
             idle_timeout: IDLE_TIMEOUT,
             metrics: Arc::clone(self.service.metrics()),
@@ -265,6 +309,11 @@ impl Node {
     }
 }
 
+/// What browsers are told on the client listeners.
+fn browser(settings: &Settings) -> http::Browser {
+    http::Browser::new(&settings.security.cors_origins, settings.security.tls.is_some())
+}
+
 fn asynchronous(name: &str, socket: TcpListener) -> Result<tokio::net::TcpListener, StartError> {
     tokio::net::TcpListener::from_std(socket).map_err(|error| {
         StartError::Runtime(format!("the {name} listener cannot be used: {error}"))
@@ -287,6 +336,7 @@ fn replica_config(settings: &Settings, addresses: Addresses, raft: TcpListener) 
         },
         initial_cluster: settings.initial_cluster.clone(),
         join: None,
+        tls: None,
         history_limit: settings.history_limit,
         version: env!("CARGO_PKG_VERSION").to_owned(),
         tuning: tuning(settings),

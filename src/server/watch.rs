@@ -18,6 +18,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use self::room::{Held, Room};
+use crate::access::{Sight, wall_clock_ms};
 use crate::error::ServiceError;
 use crate::metrics::Metrics;
 
@@ -69,10 +70,6 @@ impl Filter {
         self.namespace.as_ref().is_none_or(|namespace| *namespace == address.namespace)
             && self.environment.is_none_or(|environment| environment == address.environment)
             && address.key.as_str().starts_with(&self.prefix)
-    }
-
-    fn select(&self, batch: &WatchBatch) -> Vec<Change> {
-        batch.changes.iter().filter(|change| self.accepts(change)).cloned().collect()
     }
 }
 
@@ -198,6 +195,7 @@ impl WatchHub {
         self: &Arc<Self>,
         log: Arc<dyn ChangeLog>,
         filter: Filter,
+        sight: Sight,
         from: WatchFrom,
     ) -> Result<Watcher, ServiceError> {
         let slot = self.slot()?;
@@ -210,6 +208,7 @@ impl WatchHub {
             hub: self.clone(),
             log,
             filter,
+            sight,
             head: self.head.subscribe(),
             next,
             pending: VecDeque::new(),
@@ -257,6 +256,7 @@ pub struct Watcher {
     hub: Arc<WatchHub>,
     log: Arc<dyn ChangeLog>,
     filter: Filter,
+    sight: Sight,
     head: watch::Receiver<Head>,
     /// The next revision to deliver: everything before it was delivered, or filtered out.
     next: u64,
@@ -284,6 +284,7 @@ impl Watcher {
                     reason: "it is stopping; watch another node".into(),
                 });
             }
+            self.sight.check(wall_clock_ms())?;
             if self.bookmark_due <= Instant::now() {
                 self.bookmark_due = Instant::now() + self.hub.limits.bookmark_interval;
                 // A watch that starts in the future has nothing delivered to it beyond what exists.
@@ -292,7 +293,7 @@ impl Watcher {
             }
             if let Some(batch) = self.pending.pop_front() {
                 self.next = batch.revision.saturating_add(1);
-                let changes = self.filter.select(&batch);
+                let changes = self.select(&batch);
                 if !changes.is_empty() {
                     return Ok(WatchBatch { revision: batch.revision, changes });
                 }
@@ -323,7 +324,15 @@ impl Watcher {
     /// Bytes of what the filter accepts: the rest is let go of without waiting for the client.
     fn wanted_bytes(&self, pulled: &VecDeque<Arc<WatchBatch>>) -> usize {
         let changes = pulled.iter().flat_map(|batch| &batch.changes);
-        changes.filter(|change| self.filter.accepts(change)).map(|change| change.entry.size()).sum()
+        changes.filter(|change| self.accepts(change)).map(|change| change.entry.size()).sum()
+    }
+
+    fn accepts(&self, change: &Change) -> bool {
+        self.filter.accepts(change) && self.sight.sees(&change.entry.address)
+    }
+
+    fn select(&self, batch: &WatchBatch) -> Vec<Change> {
+        batch.changes.iter().filter(|change| self.accepts(change)).cloned().collect()
     }
 
     /// Holds what was pulled, once there is room for it and for its rendering.
@@ -365,11 +374,12 @@ impl Watcher {
         self.take(pulled).await
     }
 
-    /// Sleeps until something was applied, the hub stops, or a bookmark is due.
+    /// Sleeps until something was applied, the policy changed, the hub stops, or a bookmark is due.
     async fn wait(&mut self) {
         tokio::select! {
             // The sender lives in the hub that this watcher holds, so this cannot fail.
             _ = self.head.changed() => {}
+            () = self.sight.changed() => {}
             () = tokio::time::sleep_until(self.bookmark_due) => {}
         }
     }

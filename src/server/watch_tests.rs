@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use llm_config_domain::{Address, ChangeKind, Entry, JsonValue, Key};
 
 use super::*;
+use crate::access::{Access, Caller};
 
 /// A change log that remembers the last `kept` revisions.
 #[derive(Default)]
@@ -30,6 +31,7 @@ impl ChangeLog for TestLog {
 struct Fixture {
     log: Arc<TestLog>,
     hub: Arc<WatchHub>,
+    access: Access,
 }
 
 fn limits() -> WatchLimits {
@@ -51,7 +53,7 @@ fn change(revision: u64, namespace: &str, key: &str) -> Change {
         },
         version: revision,
         revision,
-        value: Some(JsonValue::parse(revision.to_string().as_bytes()).unwrap()),
+        value: Some(JsonValue::parse(revision.to_string().as_bytes()).unwrap().into()),
         created_at_ms: 0,
         created_by: String::new(),
         updated_at_ms: 0,
@@ -65,7 +67,9 @@ fn change(revision: u64, namespace: &str, key: &str) -> Change {
 
 impl Fixture {
     fn new(limits: WatchLimits) -> Self {
-        Fixture { log: Arc::default(), hub: WatchHub::new(limits, Arc::new(Metrics::new())) }
+        let metrics = Arc::new(Metrics::new());
+        let access = Access::new(false, None, Arc::clone(&metrics));
+        Fixture { log: Arc::default(), hub: WatchHub::new(limits, metrics), access }
     }
 
     fn apply(&self, revision: u64, changes: Vec<Change>) {
@@ -84,7 +88,18 @@ impl Fixture {
     }
 
     async fn watch(&self, filter: Filter, from: WatchFrom) -> Result<Watcher, ServiceError> {
-        self.hub.watch(self.log.clone(), filter, from).await
+        self.watch_as(Caller::anyone(), filter, from).await
+    }
+
+    async fn watch_as(
+        &self,
+        caller: Caller,
+        filter: Filter,
+        from: WatchFrom,
+    ) -> Result<Watcher, ServiceError> {
+        let (namespace, environment) = (filter.namespace.clone(), filter.environment);
+        let sight = Sight::new(self.access.clone(), caller, namespace, environment);
+        self.hub.watch(self.log.clone(), filter, sight, from).await
     }
 }
 

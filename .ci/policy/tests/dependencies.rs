@@ -1,6 +1,7 @@
 //! Which crates may be in the build: licences, sources, bans, duplicates and pins.
 //!
-//! Known security advisories are not checked here: that takes a database from the network.
+//! Known security advisories are not checked here: that takes a database from the network. `make deny` looks for them, with
+//! the rules of `deny.toml`, which are held to these.
 #![allow(clippy::expect_used, reason = "a test stops at what it did not expect")]
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -31,11 +32,13 @@ const BANNED: &[(&str, &str)] = &[
     ("bincode", "unmaintained, and no format for bytes that outlive a release: use prost"),
     ("failure", "unmaintained: use thiserror"),
     ("native-tls", "one TLS stack without system libraries: use rustls"),
+    ("openssl", "one TLS stack without system libraries: use rustls"),
     ("openssl-sys", "one TLS stack without system libraries: use rustls"),
     (
         "protobuf",
         "one protobuf library: use prost; prometheus without its default features needs none",
     ),
+    ("ring", "one library for cryptography: aws-lc-rs"),
     ("serde_yaml", "unmaintained: use serde-saphyr"),
     ("sled", "one storage engine: RocksDB"),
     ("structopt", "superseded: use clap"),
@@ -44,12 +47,15 @@ const BANNED: &[(&str, &str)] = &[
 
 /// Crates of which a second version would mean two types by one name, or two copies of the longest compile.
 const ONE_VERSION: &[&str] = &[
+    "aws-lc-rs",
+    "aws-lc-sys",
     "axum",
     "bytes",
     "clap",
     "http",
     "http-body",
     "hyper",
+    "hyper-rustls",
     "librocksdb-sys",
     "openraft",
     "openraft-macros",
@@ -58,9 +64,13 @@ const ONE_VERSION: &[&str] = &[
     "prometheus",
     "prost",
     "rocksdb",
+    "rustls",
+    "rustls-pki-types",
+    "rustls-webpki",
     "serde",
     "serde_json",
     "tokio",
+    "tokio-rustls",
     "tonic",
     "tower",
     "tracing",
@@ -145,4 +155,21 @@ fn all_crates_of_ours_ask_for_the_same_version() {
     }
     asked.retain(|_, requirements| requirements.len() > 1);
     assert!(asked.is_empty(), "name it once, in [workspace.dependencies]: {asked:?}");
+}
+
+/// The quoted words of a list in `deny.toml`, one entry a line: of each line the first, and the rest.
+fn listed(name: &str) -> Vec<Vec<String>> {
+    let text = std::fs::read_to_string(root().join("deny.toml")).expect("deny.toml");
+    let start = format!("{name} = [");
+    let lines = text.lines().skip_while(|line| *line != start).skip(1);
+    let quoted = |line: &str| line.split('"').skip(1).step_by(2).map(str::to_owned).collect();
+    lines.take_while(|line| *line != "]").map(quoted).collect()
+}
+
+#[test]
+fn cargo_deny_is_told_the_same() {
+    assert_eq!(listed("allow").concat(), ACCEPTED_LICENCES);
+    let banned: Vec<_> =
+        BANNED.iter().map(|(name, reason)| vec![name.to_string(), reason.to_string()]).collect();
+    assert_eq!(listed("deny"), banned);
 }

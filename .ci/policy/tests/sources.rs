@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use llm_config_policy::source::{Source, opens_with_docs};
 use llm_config_policy::{root, rust_files};
 
-const DIRS: &[&str] = &["proto", "src", "jepsen-lite", "benches", ".ci/policy"];
+const DIRS: &[&str] = &["proto", "src", "jepsen-lite", "benches", ".ci/fuzz", ".ci/policy"];
 
 /// Names, and ends of paths, that make a queue without a bound.
 const UNBOUNDED: &[&str] = &[

@@ -4,7 +4,7 @@
 //! every write keeps one idempotency key through all its retries, so a change of leader half-way neither loses nor
 //! doubles one.
 
-mod parse;
+pub(crate) mod parse;
 mod plan;
 mod progress;
 
@@ -39,9 +39,15 @@ pub(crate) async fn run(client: &Client, import: &Import, environment: &str) -> 
     let existing = export::current(client, &import.namespace, environment)
         .await
         .context("cannot read what is already there")?;
-    let Plan { writes, unchanged } = plan::plan(entries, &existing);
-    let tally = write_all(client, import, environment, writes).await;
+    let Plan { writes, unchanged, masked, unknown } = plan::plan(entries, &existing);
+    let mut tally = write_all(client, import, environment, writes).await;
+    for key in unknown {
+        tally.count(&key, Err("the file has the mask of a secret and not its value".to_owned()));
+    }
     eprintln!("{} written, {unchanged} unchanged, {} failed", tally.written, tally.failed);
+    if masked > 0 {
+        eprintln!("{masked} masked in the file: these secrets stay as they are");
+    }
     if tally.failed > 0 {
         bail!("{} of the entries were not written:\n{}", tally.failed, tally.summary());
     }

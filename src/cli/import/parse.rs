@@ -9,10 +9,10 @@ use serde_json::value::RawValue;
 
 use crate::args::FileFormat;
 
-pub(super) type Entries = Vec<(String, Box<RawValue>)>;
+pub(crate) type Entries = Vec<(String, Box<RawValue>)>;
 
 /// The entries of the file, in its order.
-pub(super) fn parse(
+pub(crate) fn parse(
     text: &[u8],
     format: Option<FileFormat>,
     name: &str,

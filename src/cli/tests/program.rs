@@ -6,6 +6,7 @@ mod store;
 use std::process::{Output, Stdio};
 
 use store::Store;
+use store::security::{MADE, TOKEN};
 use tokio::io::AsyncWriteExt as _;
 use tokio::process::Command;
 
@@ -16,6 +17,8 @@ fn command(store: &Store, line: &str) -> Command {
     command
         .args(line.split_whitespace())
         .env("LLM_CONFIG_ENDPOINTS", store.address.to_string())
+        .env_remove("LLM_CONFIG_TOKEN")
+        .env_remove("LLM_CONFIG_TOKEN_FILE")
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
@@ -162,6 +165,167 @@ async fn the_members_are_listed_and_changed() {
     }
     let status = run(&store, "status", "").await;
     assert!(text(&status.stdout).contains("0.1.0"), "{}", text(&status.stdout));
+}
+
+/// The program ends well; what it printed, and its words.
+async fn done(store: &Store, line: &str, stdin: &str) -> (String, String) {
+    let output = run(store, line, stdin).await;
+    assert!(output.status.success(), "{line}: {}", text(&output.stderr));
+    (text(&output.stdout), text(&output.stderr))
+}
+
+async fn json(store: &Store, line: &str) -> serde_json::Value {
+    serde_json::from_str(&done(store, &format!("{line} --output json"), "").await.0).unwrap()
+}
+
+#[tokio::test]
+async fn a_token_is_given_by_option_file_or_environment_and_never_printed() {
+    let store = Store::start().await;
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("token");
+    std::fs::write(&file, format!("{TOKEN}\n")).unwrap();
+    let file = file.to_str().unwrap();
+    for line in [format!("whoami --token {TOKEN}"), format!("whoami --token-file {file}")] {
+        let (table, words) = done(&store, &line, "").await;
+        assert!(table.contains("ann") && !format!("{table}{words}").contains(TOKEN), "{table}");
+    }
+    for (name, value) in [("LLM_CONFIG_TOKEN", TOKEN), ("LLM_CONFIG_TOKEN_FILE", file)] {
+        let output = command(&store, "whoami").env(name, value).output().await.unwrap();
+        assert!(output.status.success(), "{name}: {}", text(&output.stderr));
+    }
+    for (line, code, words) in [
+        ("whoami", 1, "UNAUTHENTICATED"),
+        ("whoami --token lcm_wrong", 1, "UNAUTHENTICATED"),
+        ("whoami --token-file /nowhere/token", 2, "/nowhere/token"),
+        ("whoami --token a --token-file b", 2, "--token-file"),
+    ] {
+        let output = run(&store, line, "").await;
+        let said = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(code), "{line}: {said}");
+        assert!(said.contains(words) && !said.contains("lcm_wrong"), "{line}: {said}");
+    }
+}
+
+#[tokio::test]
+async fn a_token_is_printed_once_for_a_script_to_take() {
+    let store = Store::start().await;
+    let (made, words) =
+        done(&store, "token create ci --role viewer --namespace team --env prod", "").await;
+    assert_eq!(made, format!("{MADE}\n"));
+    assert!(words.contains("token abc") && !words.contains(MADE), "{words}");
+    let listed = json(&store, "token list").await;
+    assert_eq!((&listed[0]["id"], &listed[0]["environments"][0]), (&"abc".into(), &"prod".into()));
+    assert!(!listed.to_string().contains(MADE));
+    done(&store, "token revoke abc", "").await;
+    let again = run(&store, "token revoke abc", "").await;
+    assert_eq!(again.status.code(), Some(1));
+    assert!(text(&again.stderr).contains("NOT_FOUND"));
+
+    let created = json(&store, "token create ci --role viewer").await;
+    assert_eq!((&created["token"], &created["certificate"]), (&MADE.into(), &().into()));
+    let by_certificate =
+        json(&store, "token create ci --role viewer --certificate ci.example").await;
+    assert!(by_certificate.get("token").is_none(), "{by_certificate}");
+}
+
+#[tokio::test]
+async fn roles_are_put_by_options_or_from_what_was_shown() {
+    let store = Store::start().await;
+    done(&store, "role put ops --grant read,write@team:prod --grant read --description x", "")
+        .await;
+    let (shown, _) = done(&store, "role get ops --output json", "").await;
+    done(&store, "role put copy --file -", &shown).await;
+    let roles = json(&store, "role list").await;
+    assert_eq!((&roles[1]["name"], &roles[0]["grants"]), (&"copy".into(), &roles[1]["grants"]));
+    done(&store, "role delete ops", "").await;
+    assert_eq!(run(&store, "role get ops", "").await.status.code(), Some(1));
+    assert_eq!(run(&store, "role put x --grant read --env prod", "").await.status.code(), Some(2));
+    assert_eq!(run(&store, "role put x --file -", "{").await.status.code(), Some(2));
+}
+
+#[tokio::test]
+async fn bans_and_keys_are_shown_and_changed() {
+    let store = Store::start().await;
+    assert_eq!(json(&store, "ban list").await[0]["ip"], "192.0.2.1");
+    done(&store, "ban lift 192.0.2.1", "").await;
+    assert_eq!(store.security.lifted(), ["192.0.2.1"]);
+
+    let keys = json(&store, "keys list").await;
+    assert_eq!(
+        (&keys["master_keys"][0], &keys["data_keys"][0]["version"]),
+        (&"m-1".into(), &3.into())
+    );
+    done(&store, "keys rotate data --namespace team", "").await;
+    done(&store, "keys rotate master", "").await;
+    let asked: Vec<_> =
+        store.security.rotated().into_iter().map(|r| (r.target, r.namespace)).collect();
+    assert_eq!(asked, [(1, "team".to_owned()), (2, String::new())]);
+}
+
+#[tokio::test]
+async fn the_audit_log_is_read_to_its_end() {
+    let store = Store::start().await;
+    let sequences = |records: &serde_json::Value| -> Vec<u64> {
+        records.as_array().unwrap().iter().map(|r| r["sequence"].as_u64().unwrap()).collect()
+    };
+    assert_eq!(sequences(&json(&store, "audit list").await), [3, 2, 1]);
+    assert_eq!(sequences(&json(&store, "audit list --limit 2").await), [3, 2]);
+    assert!(sequences(&json(&store, "audit list --type none").await).is_empty());
+    let (lines, _) = done(&store, "audit export --output json", "").await;
+    let first: serde_json::Value = serde_json::from_str(lines.lines().next().unwrap()).unwrap();
+    assert_eq!((lines.lines().count(), &first["hash"]), (3, &"ab".repeat(32).into()));
+    let wrong = run(&store, "audit list --from yesterday", "").await;
+    assert_eq!(wrong.status.code(), Some(2));
+
+    done(&store, "audit retention --max-age 400d --max-bytes 512MiB", "").await;
+    let kept = json(&store, "audit retention --max-age 30d").await;
+    assert_eq!(
+        (&kept["max_age_ms"], &kept["max_bytes"]),
+        (&2_592_000_000_u64.into(), &(512 << 20).into())
+    );
+}
+
+#[tokio::test]
+async fn a_broken_audit_log_is_a_failure_that_names_the_place() {
+    let store = Store::start().await;
+    let (table, _) = done(&store, "audit verify", "").await;
+    assert!(table.contains("whole"), "{table}");
+    store.security.break_chain();
+    let output = run(&store, "audit verify --output json", "").await;
+    assert_eq!(output.status.code(), Some(1));
+    let words = text(&output.stderr);
+    assert!(words.contains("broken at record 2: it was altered"), "{words}");
+    let verdicts: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(
+        (&verdicts[0]["whole"], &verdicts[0]["broken"]["sequence"]),
+        (&false.into(), &2.into())
+    );
+}
+
+#[tokio::test]
+async fn secrets_are_shown_on_request_and_neither_exported_nor_overwritten_by_their_mask() {
+    let store = Store::start().await;
+    done(&store, "set n key - --string --secret", "hunter2").await;
+    done(&store, "set n plain 1", "").await;
+    assert_eq!(done(&store, "get n key", "").await.0, "\"********\"\n");
+    assert_eq!(done(&store, "get n key --reveal", "").await.0, "\"hunter2\"\n");
+
+    let (exported, words) = done(&store, "export --namespace n", "").await;
+    assert_eq!(exported, "{\n  \"plain\": 1\n}\n");
+    assert!(words.contains("1 secret was left out"), "{words}");
+
+    let masked = "{\"key\":\"********\",\"plain\":2}";
+    let (_, words) = done(&store, "import - --namespace n", masked).await;
+    assert!(words.contains("1 written") && words.contains("1 masked"), "{words}");
+    assert_eq!(done(&store, "get n key --reveal", "").await.0, "\"hunter2\"\n");
+    let unknown = run(&store, "import - --namespace other", masked).await;
+    assert_eq!(unknown.status.code(), Some(1));
+    assert!(text(&unknown.stderr).contains("\"key\": the file has the mask"));
+
+    done(&store, "import - --namespace n", "{\"key\":\"hunter3\"}").await;
+    assert_eq!(done(&store, "get n key", "").await.0, "\"********\"\n", "it stays a secret");
+    done(&store, "set n key 5 --secret=false", "").await;
+    assert_eq!(done(&store, "get n key", "").await.0, "5\n");
 }
 
 #[tokio::test]

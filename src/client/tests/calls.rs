@@ -99,6 +99,31 @@ async fn the_callers_key_is_kept() {
 }
 
 #[tokio::test]
+async fn a_limited_write_waits_as_long_as_it_is_told_and_stays_with_the_leader() {
+    let (follower, leader) = (Fake::start().await, Fake::start().await);
+    follower.says_leader_is(&leader.endpoint());
+    let client = client(&[follower.endpoint()], 10_000);
+    client.set(set()).await.unwrap();
+    let delay = Duration::from_millis(300);
+    leader.reply([Reply::Limit(delay)]);
+    let started = Instant::now();
+    client.set(set()).await.unwrap();
+    assert!(started.elapsed() >= delay, "{:?}", started.elapsed());
+    assert_eq!((follower.sets().len(), leader.sets().len()), (1, 2));
+}
+
+#[tokio::test]
+async fn a_wait_beyond_the_deadline_is_not_begun() {
+    let node = Fake::start().await;
+    node.reply([Reply::Limit(Duration::from_secs(60))]);
+    let started = Instant::now();
+    let error = client(&[node.endpoint()], 10_000).set(set()).await.unwrap_err();
+    assert!(matches!(error, Error::NotSent { .. }), "{error}");
+    assert!(error.to_string().contains("RATE_LIMITED"), "{error}");
+    assert!(started.elapsed() < Duration::from_secs(5), "{:?}", started.elapsed());
+}
+
+#[tokio::test]
 async fn a_rejection_is_final_and_readable() {
     let node = Fake::start().await;
     node.reply([Reply::Refuse("VERSION_CONFLICT")]);

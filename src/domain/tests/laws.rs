@@ -3,15 +3,17 @@
 //! Sequences are drawn from few names, so that commands meet: conflicts, deletes of what is there, keys used twice.
 #![expect(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
 
 use bytes::Bytes;
 use llm_config_domain::{
-    AddNode, Address, Applied, Change, Command, Compact, Compare, Delete, Entry, Environment,
-    Found, JsonValue, Key, ListQuery, MemoryStore, Meta, Namespace, Node, Operation, Order,
-    Overlay, QueryError, Reader, Rejection, RemoveNode, Rollback, Set, Txn, TxnOp, apply, digest,
-    limits, query,
+    Action, AddNode, Address, Applied, AuditEvent, AuditKind, AuditRetention, Authority, BanOrder,
+    Change, Command, Compact, Compare, Credential, DataKey, Delete, DropDataKey, Entry,
+    Environment, Found, Grant, JsonValue, Key, ListQuery, MemoryStore, Meta, Namespace, Node,
+    Operation, Order, Origin, Overlay, QueryError, Reader, Rejection, RemoveNode, Reseal,
+    ResealedVersion, Role, Rollback, Scope, Sealed, Set, Token, Txn, TxnOp, apply, audit, digest,
+    key_ring, limits, query,
 };
 use proptest::collection::{btree_map, vec};
 use proptest::option;
@@ -28,7 +30,7 @@ fn address() -> impl Strategy<Value = Address> {
         .prop_map(|(ns, key, env)| Address::parse(ns, key, env).unwrap())
 }
 
-fn value() -> impl Strategy<Value = JsonValue> {
+fn json() -> impl Strategy<Value = JsonValue> {
     let text = prop_oneof![
         Just("null"),
         Just("\"x\""),
@@ -38,21 +40,47 @@ fn value() -> impl Strategy<Value = JsonValue> {
     text.prop_map(|text| JsonValue::parse(text.as_bytes()).unwrap())
 }
 
+/// Most secrets are for another version than the one that comes next, and refused.
+fn sealed() -> impl Strategy<Value = Sealed> {
+    (1..3_u32, 1..6_u64, vec(any::<u8>(), 1..4)).prop_map(|(key_version, version, bytes)| Sealed {
+        key_version,
+        version,
+        bytes: bytes.into(),
+    })
+}
+
+fn value() -> impl Strategy<Value = llm_config_domain::Value> {
+    prop_oneof![
+        2 => json().prop_map(llm_config_domain::Value::Json),
+        1 => sealed().prop_map(llm_config_domain::Value::Sealed),
+    ]
+}
+
 fn expected() -> impl Strategy<Value = Option<u64>> {
     prop_oneof![4 => Just(None), 1 => (0..4_u64).prop_map(Some)]
 }
 
 fn set() -> impl Strategy<Value = Set> {
-    (address(), value(), "[a-z]{0,3}", vec("[a-z]{1,3}", 0..3), "[a-z]{0,3}", expected()).prop_map(
-        |(address, value, description, tags, comment, expected_version)| Set {
-            address,
-            value,
-            description,
-            tags,
-            comment,
-            expected_version,
-        },
+    (
+        address(),
+        value(),
+        "[a-z]{0,3}",
+        vec("[a-z]{1,3}", 0..3),
+        "[a-z]{0,3}",
+        expected(),
+        any::<bool>(),
     )
+        .prop_map(
+            |(address, value, description, tags, comment, expected_version, declassify)| Set {
+                address,
+                value,
+                description,
+                tags,
+                comment,
+                expected_version,
+                declassify,
+            },
+        )
 }
 
 fn delete() -> impl Strategy<Value = Delete> {
@@ -92,22 +120,129 @@ fn operation() -> impl Strategy<Value = Operation> {
     prop_oneof![
         12 => set().prop_map(Operation::Set),
         5 => delete().prop_map(Operation::Delete),
-        4 => (address(), 0..6_u64, expected(), "[a-z]{0,2}").prop_map(|(address, version, expected_version, comment)| {
-            Operation::Rollback(Rollback { address, version, expected_version, comment })
-        }),
+        4 => (address(), 0..6_u64, expected(), "[a-z]{0,2}", option::of(sealed())).prop_map(
+            |(address, version, expected_version, comment, resealed)| {
+                Operation::Rollback(Rollback { address, version, expected_version, comment, resealed })
+            }
+        ),
         6 => txn().prop_map(Operation::Txn),
         2 => (0..20_u64).prop_map(|revision| Operation::Compact(Compact { revision })),
         1 => (0..5_u64).prop_map(|history_limit| Operation::Found(Found { cluster_id: "other".into(), history_limit })),
         1 => node().prop_map(Operation::RegisterNode),
         1 => node().prop_map(|node| Operation::AddNode(AddNode { node })),
         1 => (0..3_u64).prop_map(|id| Operation::RemoveNode(RemoveNode { id })),
+        6 => security(),
     ]
+}
+
+fn data_key() -> impl Strategy<Value = DataKey> {
+    (prop_oneof![Just("a"), Just("a/b"), Just("")], 1..4_u32).prop_map(|(owner, version)| DataKey {
+        owner: owner.into(),
+        version,
+        master_id: Bytes::from_static(b"m"),
+        wrapped: Bytes::from_static(b"w"),
+        created_at_ms: 0,
+    })
+}
+
+fn token() -> impl Strategy<Value = Token> {
+    ("[xy]", prop_oneof![Just("viewer"), Just("own"), Just("gone")], 0..2_000_u64).prop_map(
+        |(id, role, expires_at_ms)| Token {
+            name: format!("holder of {id}"),
+            id,
+            prefix: String::new(),
+            credential: Credential::Hash([7; 32]),
+            roles: vec![role.into()],
+            scope: Scope::default(),
+            created_at_ms: 0,
+            created_by: String::new(),
+            expires_at_ms,
+        },
+    )
+}
+
+fn role() -> impl Strategy<Value = Role> {
+    (prop_oneof![Just("own"), Just("admin")], any::<bool>()).prop_map(|(name, writes)| Role {
+        name: name.into(),
+        description: String::new(),
+        grants: vec![Grant {
+            actions: if writes { vec![Action::Write] } else { vec![Action::Read] },
+            scope: Scope::default(),
+        }],
+    })
+}
+
+fn event() -> impl Strategy<Value = AuditEvent> {
+    ("[ab]", prop_oneof![Just(AuditKind::AccessDenied), Just(AuditKind::SecretReveal)]).prop_map(
+        |(actor, kind)| AuditEvent {
+            kind,
+            actor,
+            principal: String::new(),
+            source: "192.0.2.1".into(),
+            request_id: "r".into(),
+            node: 1,
+            targets: Vec::new(),
+            comment: String::new(),
+            detail: "reads".into(),
+        },
+    )
+}
+
+fn security() -> impl Strategy<Value = Operation> {
+    prop_oneof![
+        2 => data_key().prop_map(Operation::AddDataKey),
+        1 => data_key().prop_map(|key| Operation::RewrapDataKeys(vec![key])),
+        2 => (address(), 1..3_u32, vec(sealed(), 0..3)).prop_map(|(address, from_key_version, sealed)| {
+            let versions = sealed
+                .into_iter()
+                .map(|sealed| ResealedVersion { version: sealed.version, sealed })
+                .collect();
+            Operation::Reseal(Reseal { address, from_key_version, versions })
+        }),
+        2 => data_key().prop_map(|key| {
+            Operation::DropDataKey(DropDataKey { owner: key.owner, version: key.version })
+        }),
+        1 => token().prop_map(Operation::Bootstrap),
+        2 => token().prop_map(Operation::CreateToken),
+        1 => token().prop_map(|token| Operation::RevokeToken(token.id)),
+        1 => role().prop_map(Operation::PutRole),
+        1 => role().prop_map(|role| Operation::DeleteRole(role.name)),
+        2 => (1..3_u64).prop_map(|first_ms| Operation::Ban(BanOrder {
+            address: "192.0.2.1".into(),
+            first_ms,
+            longest_ms: 10,
+            reason: "guesses".into(),
+        })),
+        1 => Just(Operation::LiftBan("192.0.2.1".into())),
+        1 => vec(event(), 0..3).prop_map(Operation::Record),
+        1 => (0..3_u64).prop_map(|hours| Operation::SetAuditRetention(AuditRetention {
+            max_age_ms: hours * 3_600_000,
+            max_bytes: 1 << 20,
+        })),
+    ]
+}
+
+fn origin() -> impl Strategy<Value = Origin> {
+    let authority = (0..3_u64, option::of("[xy]"), prop_oneof![Just("editor"), Just("own")])
+        .prop_map(|(policy_revision, token_id, role)| Authority {
+            policy_revision,
+            token_id,
+            roles: vec![role.into()],
+            expires_at_ms: 0,
+        });
+    ("[pq]?", option::weighted(0.3, authority)).prop_map(|(principal, authority)| Origin {
+        principal,
+        source: "192.0.2.7".into(),
+        request_id: "r".into(),
+        node: 1,
+        authority,
+    })
 }
 
 fn command() -> impl Strategy<Value = Command> {
     let key = option::weighted(0.3, prop_oneof![Just("one"), Just("two")]);
-    ("[ab]", operation(), key).prop_map(|(actor, operation, key)| {
-        let command = Command::new(actor, operation);
+    ("[ab]", operation(), key, option::of(origin())).prop_map(|(actor, operation, key, origin)| {
+        let command = Command { origin, ..Command::new(actor, operation) };
         match key {
             Some(key) => command.with_request_id(key),
             None => command,
@@ -123,6 +258,16 @@ fn log() -> impl Strategy<Value = Vec<(u64, Command)>> {
     (1..4_u64, vec(line, 1..60)).prop_map(|(history_limit, lines)| {
         let found = Found { cluster_id: "c".into(), history_limit };
         let mut log = vec![(0, Command::new("a", Operation::Found(found)))];
+        for owner in ["a", "a/b"] {
+            let key = DataKey {
+                owner: owner.into(),
+                version: 1,
+                master_id: Bytes::from_static(b"m"),
+                wrapped: Bytes::from_static(b"w"),
+                created_at_ms: 0,
+            };
+            log.push((0, Command::new("a", Operation::AddDataKey(key))));
+        }
         for (time_ms, command, times) in lines {
             log.extend(std::iter::repeat_n((time_ms, command), times));
         }
@@ -240,13 +385,73 @@ proptest! {
         for (time_ms, command) in &log {
             let (first, _) = run(&mut store, *time_ms, command);
             let (second, changes) = run(&mut store, *time_ms, command);
-            if command.request.is_some() && first.result.is_ok() {
+            let judged = |applied: &Applied| {
+                matches!(
+                    applied.result,
+                    Err(Rejection::Unauthenticated | Rejection::PermissionDenied { .. })
+                )
+            };
+            if command.request.is_some() && first.result.is_ok() && judged(&second) {
+                // The command itself changed the policy, and the retry has no right any more: not even to the answer.
+                let authority = command.origin.as_ref().and_then(|origin| origin.authority.as_ref());
+                prop_assert!(authority.is_some() && command.operation.changes_security());
+                prop_assert!(changes.is_empty());
+            } else if command.request.is_some() && first.result.is_ok() {
                 prop_assert!(second.replayed && changes.is_empty());
                 prop_assert_eq!((first.revision, first.result), (second.revision, second.result));
             } else if command.request.is_some() && !first.replayed {
                 prop_assert_eq!(first, second);
             }
         }
+    }
+
+    #[test]
+    fn every_secret_that_is_stored_has_its_key_and_the_index_knows_it(log in log()) {
+        let mut store = MemoryStore::default();
+        for (time_ms, command) in &log {
+            run(&mut store, *time_ms, command);
+        }
+        let mut needed = BTreeSet::new();
+        for address in all_addresses() {
+            for version in 1..100 {
+                if let Some(sealed) = key_ring::sealed_version(&store, &address, version).unwrap() {
+                    prop_assert_eq!(sealed.version, version);
+                    needed.insert((address.clone(), sealed.key_version, version));
+                }
+            }
+        }
+        let mut indexed = BTreeSet::new();
+        for owner in ["a", "a/b"] {
+            for key_version in 1..5 {
+                for (address, version) in key_ring::sealed_with(&store, owner, key_version, 1000).unwrap() {
+                    prop_assert!(key_ring::data_key(&store, owner, key_version).unwrap().is_some());
+                    indexed.insert((address, key_version, version));
+                }
+            }
+        }
+        prop_assert_eq!(needed, indexed);
+        let meta = meta(&store);
+        let counted = (meta.tokens, meta.roles, meta.bans, meta.data_keys);
+        prop_assert_eq!(counted, (rows(&store, 0x18), rows(&store, 0x19), rows(&store, 0x1a), rows(&store, 0x1b)));
+    }
+
+    #[test]
+    fn every_change_with_an_origin_has_its_record_and_the_chain_is_whole(log in log()) {
+        let mut store = MemoryStore::default();
+        for (time_ms, command) in &log {
+            let before = meta(&store).audit.next;
+            let (applied, changes) = run(&mut store, *time_ms, command);
+            let recorded = meta(&store).audit.next - before;
+            if !changes.is_empty() {
+                prop_assert_eq!(recorded, u64::from(command.origin.is_some()));
+            }
+            if applied.result.is_err() || applied.replayed {
+                prop_assert_eq!(recorded, 0);
+            }
+            let verdict = audit::verify(&store, &|| true).unwrap().unwrap();
+            prop_assert!(verdict.is_ok(), "{:?}", verdict);
+        }
+        prop_assert_eq!(meta(&store).audit.next - meta(&store).audit.start, rows(&store, 0x1d));
     }
 
     #[test]

@@ -156,7 +156,7 @@ impl Arguments {
     fn set(&self) -> Option<Set> {
         Some(Set {
             address: self.address()?,
-            value: JsonValue::parse(self.word(3)?.as_bytes()).ok()?,
+            value: JsonValue::parse(self.word(3)?.as_bytes()).ok()?.into(),
             description: self.text("description"),
             tags: self
                 .option("tags")
@@ -164,6 +164,7 @@ impl Arguments {
                 .unwrap_or_default(),
             comment: self.text("comment"),
             expected_version: self.number("expect"),
+            declassify: false,
         })
     }
 
@@ -229,6 +230,7 @@ fn operation(verb: &str, words: &[String]) -> Option<Operation> {
             version: arguments.u64(3)?,
             expected_version: arguments.number("expect"),
             comment: arguments.text("comment"),
+            resealed: None,
         }),
         "txn" => Operation::Txn(txn(words)?),
         "compact" => Operation::Compact(Compact { revision: arguments.u64(0)? }),
@@ -373,7 +375,8 @@ impl Session {
         Some(resolved.map(|resolved| {
             let mut text = format!("r{}", resolved.revision);
             for (key, value, source) in resolved.values {
-                write!(text, "\n  {key} = {} from {source}", value.as_str()).unwrap();
+                write!(text, "\n  {key} = {} from {source}", value.json().unwrap().as_str())
+                    .unwrap();
             }
             text
         }))
@@ -423,7 +426,7 @@ fn show_found(entry: Option<&Entry>) -> String {
 }
 
 fn show_entry(entry: &Entry) -> String {
-    let value = entry.value.as_ref().map_or("deleted", JsonValue::as_str);
+    let value = entry.value.as_ref().map_or("deleted", |value| value.json().unwrap().as_str());
     let mut text = format!("{} v{} r{} {value}", entry.address, entry.version, entry.revision);
     write!(text, ", created {} by {}", entry.created_at_ms, entry.created_by).unwrap();
     write!(text, ", updated {} by {}", entry.updated_at_ms, entry.updated_by).unwrap();
@@ -461,7 +464,9 @@ fn show_outcome(outcome: &Outcome) -> String {
         | Outcome::Founded
         | Outcome::Registered
         | Outcome::NodeAdded
-        | Outcome::NodeRemoved => format!("{outcome:?}"),
+        | Outcome::NodeRemoved
+        | Outcome::Done
+        | Outcome::Banned { .. } => format!("{outcome:?}"),
     }
 }
 

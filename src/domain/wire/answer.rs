@@ -3,10 +3,12 @@
 use bytes::Bytes;
 use prost::Message;
 
-use super::{Address, DecodeError, address, json_value, required};
+use super::{Address, DecodeError, Sealed, address, required, value};
 use crate::entry;
 use crate::names::InvalidArgument;
 use crate::outcome::{self, Outcome, Rejection, TxnResult};
+use crate::sealed::Value;
+use crate::value::JsonValue;
 
 #[derive(Clone, PartialEq, Message)]
 pub(crate) struct Entry {
@@ -32,6 +34,8 @@ pub(crate) struct Entry {
     tags: Vec<String>,
     #[prost(string, tag = "11")]
     comment: String,
+    #[prost(message, optional, tag = "12")]
+    sealed: Option<Sealed>,
 }
 
 impl From<&entry::Entry> for Entry {
@@ -40,7 +44,8 @@ impl From<&entry::Entry> for Entry {
             address: Some((&entry.address).into()),
             version: entry.version,
             revision: entry.revision,
-            value: entry.value.as_ref().map(crate::JsonValue::bytes),
+            value: entry.value.as_ref().and_then(Value::json).map(JsonValue::bytes),
+            sealed: entry.value.as_ref().and_then(Value::sealed).map(Sealed::from),
             created_at_ms: entry.created_at_ms,
             created_by: entry.created_by.clone(),
             updated_at_ms: entry.updated_at_ms,
@@ -60,7 +65,7 @@ impl TryFrom<Entry> for entry::Entry {
             address: address(entry.address)?,
             version: entry.version,
             revision: entry.revision,
-            value: entry.value.as_ref().map(json_value).transpose()?,
+            value: value(entry.value, entry.sealed)?,
             created_at_ms: entry.created_at_ms,
             created_by: entry.created_by,
             updated_at_ms: entry.updated_at_ms,
@@ -139,6 +144,14 @@ impl TryFrom<OpResult> for TxnResult {
     }
 }
 
+#[derive(Clone, Copy, PartialEq, Message)]
+pub(crate) struct Banned {
+    #[prost(uint64, tag = "1")]
+    until_ms: u64,
+    #[prost(uint32, tag = "2")]
+    strikes: u32,
+}
+
 #[derive(Clone, PartialEq, Message)]
 pub(crate) struct TooLarge {
     #[prost(string, tag = "1")]
@@ -165,7 +178,8 @@ pub(crate) struct Applied {
     replayed: bool,
     #[prost(
         oneof = "Answer",
-        tags = "10, 11, 12, 13, 14, 15, 16, 17, 18, 30, 31, 32, 33, 34, 35, 36, 37, 38, 39, 40"
+        tags = "10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 30, 31, 32, 33, 34, 35, 36, 37, 38, 39, 40, 41, 42, 43, \
+                44, 45, 46, 47, 48, 49, 50"
     )]
     answer: Option<Answer>,
 }
@@ -191,6 +205,10 @@ pub(crate) enum Answer {
     NodeAdded(Unit),
     #[prost(message, tag = "18")]
     NodeWasRemoved(Unit),
+    #[prost(message, tag = "19")]
+    Done(Unit),
+    #[prost(message, tag = "20")]
+    Banned(Banned),
     #[prost(message, tag = "30")]
     NotFound(Unit),
     #[prost(uint64, tag = "31")]
@@ -213,6 +231,26 @@ pub(crate) enum Answer {
     InvalidArgument(Invalid),
     #[prost(uint64, tag = "40")]
     NodeRemoved(u64),
+    #[prost(message, tag = "41")]
+    Unauthenticated(Unit),
+    #[prost(string, tag = "42")]
+    PermissionDenied(String),
+    #[prost(message, tag = "43")]
+    AlreadyBootstrapped(Unit),
+    #[prost(string, tag = "44")]
+    TokenExists(String),
+    #[prost(uint64, tag = "45")]
+    SealedForOther(u64),
+    #[prost(message, tag = "46")]
+    EntryIsSecret(Unit),
+    #[prost(uint64, tag = "47")]
+    NeedsReseal(u64),
+    #[prost(uint32, tag = "48")]
+    UnknownKey(u32),
+    #[prost(uint32, tag = "49")]
+    KeyVersion(u32),
+    #[prost(message, tag = "50")]
+    KeyInUse(Unit),
 }
 
 impl From<&outcome::Applied> for Applied {
@@ -242,6 +280,10 @@ impl From<&Outcome> for Answer {
             Outcome::Registered => Self::Registered(Unit {}),
             Outcome::NodeAdded => Self::NodeAdded(Unit {}),
             Outcome::NodeRemoved => Self::NodeWasRemoved(Unit {}),
+            Outcome::Done => Self::Done(Unit {}),
+            Outcome::Banned { until_ms, strikes } => {
+                Self::Banned(Banned { until_ms: *until_ms, strikes: *strikes })
+            }
         }
     }
 }
@@ -266,6 +308,16 @@ impl From<&Rejection> for Answer {
             Rejection::InvalidArgument(InvalidArgument { field, reason }) => {
                 Self::InvalidArgument(Invalid { field: (*field).into(), reason: reason.clone() })
             }
+            Rejection::Unauthenticated => Self::Unauthenticated(Unit {}),
+            Rejection::PermissionDenied { need } => Self::PermissionDenied(need.clone()),
+            Rejection::AlreadyBootstrapped => Self::AlreadyBootstrapped(Unit {}),
+            Rejection::TokenExists { id } => Self::TokenExists(id.clone()),
+            Rejection::SealedForOther { version } => Self::SealedForOther(*version),
+            Rejection::EntryIsSecret => Self::EntryIsSecret(Unit {}),
+            Rejection::NeedsReseal { version } => Self::NeedsReseal(*version),
+            Rejection::UnknownKey { version } => Self::UnknownKey(*version),
+            Rejection::KeyVersion { latest } => Self::KeyVersion(*latest),
+            Rejection::KeyInUse => Self::KeyInUse(Unit {}),
         }
     }
 }
@@ -296,6 +348,8 @@ fn result(answer: Answer) -> Result<Result<Outcome, Rejection>, DecodeError> {
         Answer::Registered(Unit {}) => Ok(Outcome::Registered),
         Answer::NodeAdded(Unit {}) => Ok(Outcome::NodeAdded),
         Answer::NodeWasRemoved(Unit {}) => Ok(Outcome::NodeRemoved),
+        Answer::Done(Unit {}) => Ok(Outcome::Done),
+        Answer::Banned(Banned { until_ms, strikes }) => Ok(Outcome::Banned { until_ms, strikes }),
         Answer::NotFound(Unit {}) => Err(Rejection::NotFound),
         Answer::VersionConflict(current_version) => {
             Err(Rejection::VersionConflict { current_version })
@@ -313,5 +367,15 @@ fn result(answer: Answer) -> Result<Result<Outcome, Rejection>, DecodeError> {
         Answer::InvalidArgument(Invalid { field, reason }) => {
             Err(InvalidArgument::from_wire(&field, reason).into())
         }
+        Answer::Unauthenticated(Unit {}) => Err(Rejection::Unauthenticated),
+        Answer::PermissionDenied(need) => Err(Rejection::PermissionDenied { need }),
+        Answer::AlreadyBootstrapped(Unit {}) => Err(Rejection::AlreadyBootstrapped),
+        Answer::TokenExists(id) => Err(Rejection::TokenExists { id }),
+        Answer::SealedForOther(version) => Err(Rejection::SealedForOther { version }),
+        Answer::EntryIsSecret(Unit {}) => Err(Rejection::EntryIsSecret),
+        Answer::NeedsReseal(version) => Err(Rejection::NeedsReseal { version }),
+        Answer::UnknownKey(version) => Err(Rejection::UnknownKey { version }),
+        Answer::KeyVersion(latest) => Err(Rejection::KeyVersion { latest }),
+        Answer::KeyInUse(Unit {}) => Err(Rejection::KeyInUse),
     })
 }

@@ -206,7 +206,7 @@ impl Work {
 
     /// Asks who answers at an address. The error says what to do about it.
     async fn identify(&self, id: u64, address: &str) -> Result<pb::IdentifyReply, String> {
-        let mut peer = self.node.peer(address).map_err(|error| {
+        let mut peer = self.node.peer(id, address).map_err(|error| {
             format!("{error}; give the node-to-node address of the new node as host:port")
         })?;
         let request = self.node.request(id, pb::IdentifyRequest {}, ASK_TIMEOUT);

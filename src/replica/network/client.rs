@@ -24,7 +24,7 @@ use tokio::sync::oneshot;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Request, Status};
 
-use super::passport;
+use super::{passport, secure};
 use crate::codec::{
     entry_to_proto, log_id_from_proto, log_id_to_proto, required_vote, vote_to_proto,
 };
@@ -61,19 +61,28 @@ pub(crate) enum Purpose {
     Snapshot,
 }
 
-/// A lazily opened connection: made at once, connected by the first call.
-pub(crate) fn connect(address: &str) -> Result<Channel, Unreachable<Types>> {
+/// A lazily opened connection to a node: made at once, connected by the first call.
+pub(crate) fn connect(
+    local: &Local,
+    target: u64,
+    address: &str,
+) -> Result<Channel, Unreachable<Types>> {
+    // The scheme says http with TLS too: what secures the connection is the connector, not the endpoint.
     let endpoint = Endpoint::from_shared(format!("http://{address}"))
-        .map_err(|error| Unreachable::from_string(format!("address {address}: {error}")))?;
-    Ok(endpoint
-        .connect_timeout(CONNECT_TIMEOUT)
+        .map_err(|error| Unreachable::from_string(format!("address {address}: {error}")))?
         .tcp_nodelay(true)
         .http2_keep_alive_interval(KEEP_ALIVE)
         .keep_alive_timeout(KEEP_ALIVE)
         .keep_alive_while_idle(true)
         .initial_stream_window_size(STREAM_WINDOW_BYTES)
-        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
-        .connect_lazy())
+        .initial_connection_window_size(CONNECTION_WINDOW_BYTES);
+    Ok(match &local.secure {
+        None => endpoint.connect_timeout(CONNECT_TIMEOUT).connect_lazy(),
+        Some(tls) => {
+            let endpoint = endpoint.connect_timeout(secure::CONNECT_TIMEOUT);
+            secure::channel(&endpoint, Arc::clone(tls), target, address)
+        }
+    })
 }
 
 pub(crate) fn client(channel: Channel) -> ReplicationClient<Channel> {
@@ -133,7 +142,7 @@ impl Peer {
         let channel = match &self.channel {
             Some(channel) => channel.clone(),
             None => {
-                let channel = connect(&self.address)?;
+                let channel = connect(&self.local, self.target, &self.address)?;
                 self.channel = Some(channel.clone());
                 channel
             }

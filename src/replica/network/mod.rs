@@ -5,5 +5,6 @@
 pub(crate) mod client;
 pub(crate) mod passport;
 pub(crate) mod receive;
+pub(crate) mod secure;
 pub(crate) mod send;
 pub(crate) mod service;

@@ -2,11 +2,12 @@
 //!
 //! A stale DNS name or a reused address can lead a message to a node of another cluster, and a replaced disk can answer
 //! under the id of the old one. Every call therefore names its cluster, its receiver and the receiver's disk; the receiver
-//! refuses what is not for it.
+//! refuses what is not for it. With TLS the sender must be the node that its certificate names.
 
 use tonic::metadata::{Ascii, MetadataMap, MetadataValue};
 use tonic::{Request, Status};
 
+use super::secure::Certified;
 use crate::config::Join;
 use crate::local::{Failure, Local};
 use crate::storage::directory::RESTORED;
@@ -73,9 +74,36 @@ pub(crate) struct Passed {
     pub(crate) joins: Option<String>,
 }
 
+/// Whether the sender is the node that its certificate names: who it says that it is counts for nothing until then.
+#[allow(clippy::result_large_err, reason = "tonic's error type is large by design")]
+pub(crate) fn certified<T>(local: &Local, request: &Request<T>) -> Result<(), Status> {
+    let Some(secure) = &local.secure else { return Ok(()) };
+    let claimed = number(request.metadata(), SOURCE);
+    let shown = request.extensions().get::<Certified>();
+    let reason = match (claimed, shown) {
+        (Some(claimed), Some(Certified(id))) if claimed == *id => return Ok(()),
+        (Some(claimed), Some(Certified(id))) => {
+            format!(
+                "it says that it is from node {claimed}, and its certificate is that of node {id}"
+            )
+        }
+        (None, Some(Certified(id))) => {
+            format!("it has no sender, and the certificate of node {id}")
+        }
+        // No connection without one is accepted.
+        (_, None) => "its connection has no certificate".to_owned(),
+    };
+    let peer = shown.map_or(0, |Certified(id)| *id);
+    secure.pretended.note(format_args!("node {peer}"), &reason);
+    // The code that says that nothing was begun.
+    Err(Status::failed_precondition(reason))
+}
+
 /// Checks an incoming request.
 #[allow(clippy::result_large_err, reason = "tonic's error type is large by design")]
-pub(crate) fn check(local: &Local, metadata: &MetadataMap) -> Result<Passed, Status> {
+pub(crate) fn check<T>(local: &Local, request: &Request<T>) -> Result<Passed, Status> {
+    certified(local, request)?;
+    let metadata = request.metadata();
     let source = number(metadata, SOURCE)
         .ok_or_else(|| Status::invalid_argument("x-source-node is missing"))?;
     let target = number(metadata, TARGET)

@@ -1,8 +1,10 @@
 //! A snapshot on its way in: written to a folder of its own, checked chunk by chunk and file by file, synced, and only
 //! then handed to the state machine. Whatever is wrong with it, the folder is deleted and nothing else was touched.
 
+use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::{self, Write as _};
+use std::path::PathBuf;
 
 use llm_config_proto::internal as pb;
 use thiserror::Error;
@@ -16,6 +18,8 @@ use crate::types::{SnapshotMeta, Vote};
 
 /// Files that one snapshot may consist of.
 const FILES_MAX: usize = 100_000;
+/// RocksDB's own names have a few dozen; a refusal repeats the name.
+const FILE_NAME_BYTES_MAX: usize = 128;
 
 /// Why an arriving snapshot was refused.
 #[derive(Debug, Error)]
@@ -72,15 +76,24 @@ impl Receiver {
         directory: &Directory,
         header: pb::SnapshotHeader,
     ) -> Result<Self, ReceiveError> {
+        Self::at(directory.fresh("receive"), header)
+    }
+
+    /// Checks the header, then makes the folder at `path` that the files come into.
+    pub(crate) fn at(path: PathBuf, header: pb::SnapshotHeader) -> Result<Self, ReceiveError> {
         NewerForm::refuse("a snapshot sent by the leader", header.format, SNAPSHOT_FORMAT)?;
         if header.files.len() > FILES_MAX {
             return malformed(format!("{} files, more than {FILES_MAX}", header.files.len()));
         }
-        for (number, file) in header.files.iter().enumerate() {
+        let mut names = BTreeSet::new();
+        for file in &header.files {
+            if file.name.len() > FILE_NAME_BYTES_MAX {
+                return malformed(format!("the name of a file has {} bytes", file.name.len()));
+            }
             if !is_snapshot_file(&file.name) {
                 return malformed(format!("file {:?} does not belong into a snapshot", file.name));
             }
-            if header.files[..number].iter().any(|other| other.name == file.name) {
+            if !names.insert(&file.name) {
                 return malformed(format!("file {:?} is listed twice", file.name));
             }
         }
@@ -91,7 +104,6 @@ impl Receiver {
                 header.last_membership.unwrap_or_default(),
             )?,
         };
-        let path = directory.fresh("receive");
         fs::create_dir(&path)?;
         let folder = SnapshotDir::temporary(path);
         Ok(Self { folder, vote, meta, files: header.files, next: 0, current: None })
@@ -139,7 +151,7 @@ impl Receiver {
         Ok((self.vote, self.meta, self.folder))
     }
 
-    fn finish_files(&mut self) -> Result<(), ReceiveError> {
+    pub(crate) fn finish_files(&mut self) -> Result<(), ReceiveError> {
         self.finish_file()?;
         while self.next < self.files.len() {
             self.open_next()?;
@@ -271,6 +283,10 @@ mod tests {
         let mut newer = header();
         newer.format += 1;
         assert!(matches!(Receiver::new(&directory, newer), Err(ReceiveError::Newer(_))));
+        let mut long = header();
+        long.files[0].name = format!("{}.sst", "0".repeat(FILE_NAME_BYTES_MAX));
+        let error = Receiver::new(&directory, long).err().unwrap();
+        assert!(error.to_string().len() < 100, "{error}");
         let mut twice = header();
         twice.files[1].name = twice.files[0].name.clone();
         assert!(Receiver::new(&directory, twice).is_err());

@@ -60,7 +60,7 @@ impl Service {
 
     #[allow(clippy::result_large_err, reason = "tonic's error type is large by design")]
     fn check<T>(&self, request: &Request<T>) -> Result<u64, Status> {
-        let passed = passport::check(&self.node.local, request.metadata())?;
+        let passed = passport::check(&self.node.local, request)?;
         if passed.joins.is_some() {
             return Err(Status::failed_precondition("this node waits to join a cluster"));
         }
@@ -71,12 +71,12 @@ impl Service {
     /// message. The cluster is in the identity file before anything of it is in the log.
     async fn check_leader<T>(&self, request: &Request<T>) -> Result<(), Status> {
         let local = &self.node.local;
-        if passport::check(local, request.metadata())?.joins.is_none() {
+        if passport::check(local, request)?.joins.is_none() {
             return Ok(());
         }
         let _one_at_a_time = self.joining.lock().await;
         // Another message may have come first, and of another cluster.
-        let passed = passport::check(local, request.metadata())?;
+        let passed = passport::check(local, request)?;
         let Some(cluster_id) = passed.joins else { return Ok(()) };
         let (node, source) = (Arc::clone(&self.node), passed.source);
         let identity = Identity { cluster_id: Some(cluster_id.clone()), ..local.identity.clone() };
@@ -155,7 +155,7 @@ async fn blocking<T: Send + 'static>(
     tokio::task::spawn_blocking(work).await.map_err(|error| Status::internal(error.to_string()))
 }
 
-fn append_from_proto(
+pub(crate) fn append_from_proto(
     message: pb::AppendRequest,
 ) -> Result<AppendEntriesRequest<Types>, CodecError> {
     NewerForm::refuse("a message with log entries", message.format, ENTRIES_FORMAT)?;
@@ -220,7 +220,7 @@ fn decoded(
     })
 }
 
-fn vote_from_proto(message: pb::VoteRequest) -> Result<VoteRequest<Types>, CodecError> {
+pub(crate) fn vote_from_proto(message: pb::VoteRequest) -> Result<VoteRequest<Types>, CodecError> {
     let last_log_id = message.last_log_id.as_ref().map(log_id_from_proto);
     let mut request = VoteRequest::new(required_vote(message.vote)?, last_log_id);
     request.leadership_transfer = message.leadership_transfer;
@@ -389,7 +389,8 @@ impl Replication for Service {
         request: Request<pb::IdentifyRequest>,
     ) -> Result<Response<pb::IdentifyReply>, Status> {
         let local = &self.node.local;
-        if let Err(refused) = passport::check(local, request.metadata()) {
+        passport::certified(local, &request)?;
+        if let Err(refused) = passport::check(local, &request) {
             // A node that was refused learns why from this reply, so it must get one.
             tracing::debug!(reason = refused.message(), "answering a stranger");
         }

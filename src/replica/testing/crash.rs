@@ -97,6 +97,7 @@ pub(super) async fn start(root: &Path) -> Replica {
         },
         initial_cluster: BTreeMap::from([(1, address)]),
         join: None,
+        tls: None,
         history_limit: 100,
         version: "test".into(),
         tuning: Tuning {
@@ -135,7 +136,7 @@ pub(super) async fn check_written(root: &Path, acks: &[String], context: &str) {
         let version: u64 = version.parse().unwrap();
         let stored = query::get_version(&view, &address, version)
             .unwrap_or_else(|error| panic!("{context}: acknowledged {ack} is gone: {error}"));
-        assert_eq!(stored.value.unwrap().as_str(), value, "{context}: {ack}");
+        assert_eq!(stored.value.unwrap().json().unwrap().as_str(), value, "{context}: {ack}");
         newest.insert(key.to_owned(), version);
     }
     let total: u64 = (0..KEYS)

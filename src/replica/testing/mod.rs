@@ -8,7 +8,7 @@ mod restore;
 use std::path::Path;
 use std::sync::Arc;
 
-use llm_config_domain::{Address, Change, Command, JsonValue, Operation, Set};
+use llm_config_domain::{Address, Change, Command, JsonValue, Operation, Reader, Set};
 use rocksdb::Cache;
 
 use crate::observer::Observer;
@@ -20,6 +20,8 @@ pub(crate) struct Silent;
 
 impl Observer for Silent {
     fn applied(&self, _revision: u64, _changes: &[Change]) {}
+    fn security(&self, _: &dyn Reader) {}
+
     fn reset(&self, _revision: u64) {}
 }
 
@@ -33,16 +35,16 @@ pub(crate) fn open_state(root: &Path) -> (Arc<Directory>, StateMachine) {
 }
 
 pub(crate) fn set(key: &str, value: u64) -> Command {
-    Command {
-        actor: "test".into(),
-        request: None,
-        operation: Operation::Set(Set {
+    Command::new(
+        "test",
+        Operation::Set(Set {
             address: Address::parse("ns", key, "base").unwrap(),
-            value: JsonValue::parse(value.to_string().as_bytes()).unwrap(),
+            value: JsonValue::parse(value.to_string().as_bytes()).unwrap().into(),
             description: String::new(),
             tags: Vec::new(),
             comment: String::new(),
             expected_version: None,
+            declassify: false,
         }),
-    }
+    )
 }

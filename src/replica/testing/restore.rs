@@ -55,6 +55,7 @@ async fn start_unaware(root: &Path) -> Result<Replica, StartError> {
         advertise: Advertise { raft: address.clone(), ..Advertise::default() },
         initial_cluster: BTreeMap::from([(1, address)]),
         join: None,
+        tls: None,
         history_limit: 100,
         version: "test".into(),
         tuning: Tuning::default(),
@@ -101,7 +102,7 @@ async fn a_killed_restore_leaves_nothing_that_starts_and_is_repeated() {
             let address = Address::parse("ns", &format!("key-{number}"), "base").unwrap();
             let entry = query::get(&view, &address).unwrap();
             let value = entry.and_then(|entry| entry.value);
-            assert_eq!(value.unwrap().as_str(), number.to_string(), "{point}");
+            assert_eq!(value.unwrap().json().unwrap().as_str(), number.to_string(), "{point}");
         }
         assert_eq!(view.revision().unwrap(), KEYS, "{point}");
         drop(view);

@@ -149,7 +149,7 @@ async fn no_backup_under_load_shows_half_a_transaction() {
             assert_eq!(query::revision(&store).unwrap(), revision);
             let value = |key: &str| {
                 let entry = query::get(&store, &address(key)).unwrap();
-                entry.map(|entry| (entry.revision, entry.value.unwrap().as_str().to_owned()))
+                entry.map(|entry| (entry.revision, entry.value.unwrap()))
             };
             assert_eq!(value("left"), value("right"));
             assert!(revision == 0 || value("left").is_some_and(|left| left.0 == revision));
@@ -434,7 +434,7 @@ async fn a_lost_majority_is_recovered_with_the_uncommitted_tail() {
     new.all_ready().await;
     new.node(3).linearizable(in_time()).await.unwrap();
     let entry = query::get(&new.node(3).view(), &address("key")).unwrap().unwrap();
-    assert_eq!((entry.version, entry.value.unwrap().as_str()), (2, "2"));
+    assert_eq!((entry.version, entry.value.unwrap().json().unwrap().as_str()), (2, "2"));
     new.stop().await;
 
     let refusals = [

@@ -38,11 +38,12 @@ fn large(number: u64) -> Command {
 fn set(number: u64, value: &str) -> Command {
     let set = Set {
         address: address(number),
-        value: JsonValue::parse(value.as_bytes()).unwrap(),
+        value: JsonValue::parse(value.as_bytes()).unwrap().into(),
         description: String::new(),
         tags: Vec::new(),
         comment: String::new(),
         expected_version: None,
+        declassify: false,
     };
     Command::new("test", Operation::Set(set))
 }

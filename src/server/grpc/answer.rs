@@ -1,4 +1,5 @@
-//! What every gRPC answer carries, errors and unknown methods included: leader, revision, and a place in the metrics.
+//! What every gRPC answer carries, errors and unknown methods included: request id, leader, revision, and a place in the
+//! metrics.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -12,6 +13,7 @@ use parking_lot::Mutex;
 use tonic::{Code, Status};
 
 use super::{REVISION, error};
+use crate::request_id::{REQUEST_ID, request_id};
 use crate::service::Service;
 
 const LEADER: HeaderName = HeaderName::from_static("x-config-leader");
@@ -19,7 +21,7 @@ const LEADER: HeaderName = HeaderName::from_static("x-config-leader");
 const LEADER_AGE_MAX: Duration = Duration::from_millis(50);
 
 /// Every method that is served. The label of the metrics knows no other word.
-const METHODS: [&str; 24] = [
+const METHODS: [&str; 40] = [
     "/llmconfig.v1.ConfigService/Get",
     "/llmconfig.v1.ConfigService/Set",
     "/llmconfig.v1.ConfigService/Delete",
@@ -41,10 +43,30 @@ const METHODS: [&str; 24] = [
     "/llmconfig.v1.BackupService/Create",
     "/llmconfig.v1.BackupService/List",
     "/llmconfig.v1.BackupService/Keep",
+    "/llmconfig.v1.SecurityService/CreateToken",
+    "/llmconfig.v1.SecurityService/ListTokens",
+    "/llmconfig.v1.SecurityService/RevokeToken",
+    "/llmconfig.v1.SecurityService/PutRole",
+    "/llmconfig.v1.SecurityService/GetRole",
+    "/llmconfig.v1.SecurityService/ListRoles",
+    "/llmconfig.v1.SecurityService/DeleteRole",
+    "/llmconfig.v1.SecurityService/WhoAmI",
+    "/llmconfig.v1.SecurityService/ListBans",
+    "/llmconfig.v1.SecurityService/LiftBan",
+    "/llmconfig.v1.SecurityService/ListAudit",
+    "/llmconfig.v1.SecurityService/VerifyAudit",
+    "/llmconfig.v1.SecurityService/GetAuditRetention",
+    "/llmconfig.v1.SecurityService/SetAuditRetention",
+    "/llmconfig.v1.SecurityService/ListKeys",
+    "/llmconfig.v1.SecurityService/RotateKeys",
     "/grpc.health.v1.Health/Check",
     "/grpc.health.v1.Health/Watch",
     "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo",
 ];
+
+/// The id of a request, in its extensions.
+#[derive(Clone)]
+pub(super) struct RequestId(pub(super) Arc<str>);
 
 /// Shared by the answers of one node.
 pub(super) struct Answers {
@@ -64,10 +86,12 @@ impl Answers {
 /// Fills in what the handler did not say itself.
 pub(super) async fn complete(
     State(answers): State<Arc<Answers>>,
-    request: Request,
+    mut request: Request,
     next: Next,
 ) -> Response {
     let begun = Instant::now();
+    let id = request_id(request.headers());
+    request.extensions_mut().insert(RequestId(id.as_str().into()));
     let path = request.uri().path();
     let method = METHODS.into_iter().find(|method| *method == path).unwrap_or("unknown");
     let mut response = next.run(request).await;
@@ -80,6 +104,9 @@ pub(super) async fn complete(
     }
     if let Some(leader) = leader {
         headers.insert(LEADER, leader);
+    }
+    if let Ok(id) = HeaderValue::from_str(&id) {
+        headers.insert(REQUEST_ID, id);
     }
     service.metrics().grpc(method, error::code_name(code), begun.elapsed());
     response

@@ -7,9 +7,8 @@ use llm_config_proto::v1::backup_service_server::BackupService;
 use tonic::metadata::MetadataValue;
 use tonic::{Request, Response, Status};
 
-use super::answer::leader_address;
-use super::{REVISION, convert, error};
-use crate::admission::Permit;
+use super::call::{self, Call};
+use super::{REVISION, convert};
 use crate::backups::Kept;
 use crate::error::ServiceError;
 use crate::service::{Consistency, Service};
@@ -23,13 +22,8 @@ impl BackupGateway {
         Self { service }
     }
 
-    /// Room for a call until it is answered; a stream has bounds of its own.
-    fn admit(&self) -> Result<Permit, Status> {
-        self.service.admission().enter(0).map_err(|error| self.refuse(error))
-    }
-
     fn refuse(&self, error: ServiceError) -> Status {
-        error::status(&error, leader_address(self.service.replica()).as_deref())
+        call::refuse(&self.service, error)
     }
 }
 
@@ -41,15 +35,14 @@ impl BackupService for BackupGateway {
         &self,
         request: Request<v1::CreateBackupRequest>,
     ) -> Result<Response<Self::CreateStream>, Status> {
-        let _permit = self.admit()?;
-        let context = self.service.context(convert::timeout(request.metadata()));
-        let consistency = match v1::Consistency::try_from(request.get_ref().consistency) {
+        let Call { message, context } = call::open(&self.service, request)?;
+        let consistency = match v1::Consistency::try_from(message.consistency) {
             Ok(v1::Consistency::Unspecified | v1::Consistency::Linearizable) => {
                 Consistency::Linearizable
             }
             Ok(v1::Consistency::Cached) => Consistency::Cached,
             Err(_) => {
-                let reason = format!("{} is not one of 0, 1 and 2", request.get_ref().consistency);
+                let reason = format!("{} is not one of 0, 1 and 2", message.consistency);
                 return Err(self.refuse(ServiceError::invalid("consistency", reason)));
             }
         };
@@ -67,10 +60,10 @@ impl BackupService for BackupGateway {
 
     async fn list(
         &self,
-        _: Request<v1::ListBackupsRequest>,
+        request: Request<v1::ListBackupsRequest>,
     ) -> Result<Response<v1::ListBackupsResponse>, Status> {
-        let _permit = self.admit()?;
-        let kept = self.service.kept_backups().await.map_err(|error| self.refuse(error))?;
+        let Call { context, .. } = call::open(&self.service, request)?;
+        let kept = self.service.kept_backups(&context).await.map_err(|error| self.refuse(error))?;
         Ok(Response::new(v1::ListBackupsResponse {
             node_id: self.service.replica().node_id(),
             items: kept.into_iter().map(message).collect(),
@@ -81,8 +74,7 @@ impl BackupService for BackupGateway {
         &self,
         request: Request<v1::KeepBackupRequest>,
     ) -> Result<Response<v1::KeepBackupResponse>, Status> {
-        let _permit = self.admit()?;
-        let context = self.service.context(convert::timeout(request.metadata()));
+        let Call { context, .. } = call::open(&self.service, request)?;
         let kept = self.service.keep_backup(&context).await.map_err(|error| self.refuse(error))?;
         Ok(Response::new(v1::KeepBackupResponse {
             node_id: self.service.replica().node_id(),

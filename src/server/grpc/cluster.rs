@@ -3,25 +3,14 @@
 use llm_config_proto::v1;
 use llm_config_proto::v1::cluster_service_server::ClusterService;
 use llm_config_replica::{Member, Status as ReplicaStatus};
-use prost::Message;
 use tonic::{Request, Response, Status};
 
-use super::answer::leader_address;
-use super::{convert, error};
-use crate::admission::Permit;
+use super::call::{self, Call};
 use crate::error::ServiceError;
-use crate::service::{AddMemberRequest, Context, Service};
+use crate::service::{AddMemberRequest, Service};
 
 pub(super) struct ClusterGateway {
     service: Service,
-}
-
-/// A change that was let in.
-struct Call<T> {
-    message: T,
-    context: Context,
-    /// Held until the answer is made.
-    _permit: Permit,
 }
 
 impl ClusterGateway {
@@ -29,16 +18,8 @@ impl ClusterGateway {
         Self { service }
     }
 
-    fn admit<T: Message>(&self, request: Request<T>) -> Result<Call<T>, Status> {
-        let context = self.service.context(convert::timeout(request.metadata()));
-        let message = request.into_inner();
-        let entered = self.service.admission().enter(message.encoded_len());
-        let permit = entered.map_err(|error| self.refuse(&error))?;
-        Ok(Call { message, context, _permit: permit })
-    }
-
-    fn refuse(&self, error: &ServiceError) -> Status {
-        error::status(error, leader_address(self.service.replica()).as_deref())
+    fn refuse(&self, error: ServiceError) -> Status {
+        call::refuse(&self.service, error)
     }
 
     /// The members after a change, as this node sees them.
@@ -51,20 +32,22 @@ impl ClusterGateway {
 impl ClusterService for ClusterGateway {
     async fn status(
         &self,
-        _: Request<v1::StatusRequest>,
+        request: Request<v1::StatusRequest>,
     ) -> Result<Response<v1::StatusResponse>, Status> {
-        Ok(Response::new(response(self.service.cluster())))
+        let Call { context, .. } = call::open(&self.service, request)?;
+        let status = self.service.cluster(&context).await.map_err(|error| self.refuse(error))?;
+        Ok(Response::new(response(status)))
     }
 
     async fn member_add(
         &self,
         request: Request<v1::MemberAddRequest>,
     ) -> Result<Response<v1::MemberAddResponse>, Status> {
-        let Call { message, context, _permit } = self.admit(request)?;
+        let Call { message, context } = call::open(&self.service, request)?;
         let v1::MemberAddRequest { id, raft, http, grpc, force } = message;
         let request = AddMemberRequest { id, raft, http, grpc, force };
         let added = self.service.add_member(&context, request).await;
-        added.map_err(|error| self.refuse(&error))?;
+        added.map_err(|error| self.refuse(error))?;
         Ok(Response::new(v1::MemberAddResponse { members: self.members() }))
     }
 
@@ -72,9 +55,9 @@ impl ClusterService for ClusterGateway {
         &self,
         request: Request<v1::MemberPromoteRequest>,
     ) -> Result<Response<v1::MemberPromoteResponse>, Status> {
-        let Call { message, context, _permit } = self.admit(request)?;
+        let Call { message, context } = call::open(&self.service, request)?;
         let promoted = self.service.promote_member(&context, message.id, message.force).await;
-        promoted.map_err(|error| self.refuse(&error))?;
+        promoted.map_err(|error| self.refuse(error))?;
         Ok(Response::new(v1::MemberPromoteResponse { members: self.members() }))
     }
 
@@ -82,9 +65,9 @@ impl ClusterService for ClusterGateway {
         &self,
         request: Request<v1::MemberDemoteRequest>,
     ) -> Result<Response<v1::MemberDemoteResponse>, Status> {
-        let Call { message, context, _permit } = self.admit(request)?;
+        let Call { message, context } = call::open(&self.service, request)?;
         let demoted = self.service.demote_member(&context, message.id, message.force).await;
-        demoted.map_err(|error| self.refuse(&error))?;
+        demoted.map_err(|error| self.refuse(error))?;
         Ok(Response::new(v1::MemberDemoteResponse { members: self.members() }))
     }
 
@@ -92,9 +75,9 @@ impl ClusterService for ClusterGateway {
         &self,
         request: Request<v1::MemberRemoveRequest>,
     ) -> Result<Response<v1::MemberRemoveResponse>, Status> {
-        let Call { message, context, _permit } = self.admit(request)?;
+        let Call { message, context } = call::open(&self.service, request)?;
         let removed = self.service.remove_member(&context, message.id, message.force).await;
-        removed.map_err(|error| self.refuse(&error))?;
+        removed.map_err(|error| self.refuse(error))?;
         Ok(Response::new(v1::MemberRemoveResponse { members: self.members() }))
     }
 
@@ -102,10 +85,10 @@ impl ClusterService for ClusterGateway {
         &self,
         request: Request<v1::MemberReplaceRequest>,
     ) -> Result<Response<v1::MemberReplaceResponse>, Status> {
-        let Call { message, context, _permit } = self.admit(request)?;
+        let Call { message, context } = call::open(&self.service, request)?;
         let v1::MemberReplaceRequest { old_id, new_id, force } = message;
         let replaced = self.service.replace_member(&context, old_id, new_id, force).await;
-        replaced.map_err(|error| self.refuse(&error))?;
+        replaced.map_err(|error| self.refuse(error))?;
         Ok(Response::new(v1::MemberReplaceResponse { members: self.members() }))
     }
 
@@ -113,9 +96,9 @@ impl ClusterService for ClusterGateway {
         &self,
         request: Request<v1::TransferLeaderRequest>,
     ) -> Result<Response<v1::TransferLeaderResponse>, Status> {
-        let Call { message, context, _permit } = self.admit(request)?;
+        let Call { message, context } = call::open(&self.service, request)?;
         let transferred = self.service.transfer_leader(&context, message.to, message.force).await;
-        let leader_id = Some(transferred.map_err(|error| self.refuse(&error))?);
+        let leader_id = Some(transferred.map_err(|error| self.refuse(error))?);
         Ok(Response::new(v1::TransferLeaderResponse { members: self.members(), leader_id }))
     }
 }

@@ -6,15 +6,15 @@ use futures::stream::BoxStream;
 use llm_config_proto::v1;
 use llm_config_proto::v1::config_service_server::ConfigService;
 use tokio_util::sync::CancellationToken;
-use tonic::metadata::MetadataValue;
 use tonic::{Request, Response, Status};
 
 use super::answer::leader_address;
-use super::{REVISION, convert, error};
+use super::call::{self, Call, read};
+use super::{convert, error};
 use crate::error::ServiceError;
 use crate::service::{
-    Context, DeleteRequest, DiffRequest, GetRequest, HistoryRequest, ListRequest,
-    NamespacesRequest, ResolveRequest, RollbackRequest, Service, SetRequest, TxnRequest,
+    DeleteRequest, DiffRequest, GetRequest, HistoryRequest, ListRequest, NamespacesRequest,
+    ResolveRequest, RollbackRequest, Service, SetRequest, TxnRequest,
 };
 use crate::watch::Watcher;
 
@@ -22,36 +22,14 @@ pub(super) struct ConfigGateway {
     service: Service,
 }
 
-/// A unary call; `bounds` has let it in.
-struct Call<T> {
-    message: T,
-    context: Context,
-}
-
 impl ConfigGateway {
     pub(super) fn new(service: Service) -> Self {
         Self { service }
     }
 
-    fn call<T>(&self, request: Request<T>) -> Call<T> {
-        let context = self.service.context(convert::timeout(request.metadata()));
-        Call { message: request.into_inner(), context }
-    }
-
     fn refuse(&self, error: ServiceError) -> Status {
-        let mut status = error::status(&error, leader_address(self.service.replica()).as_deref());
-        if let Some(revision) = error.revision() {
-            status.metadata_mut().insert(REVISION, revision.into());
-        }
-        status
+        call::refuse(&self.service, error)
     }
-}
-
-/// The answer to a read, with the revision of the state that it was read from.
-fn read<T>(message: T, revision: u64) -> Response<T> {
-    let mut response = Response::new(message);
-    response.metadata_mut().insert(REVISION, MetadataValue::from(revision));
-    response
 }
 
 #[tonic::async_trait]
@@ -60,23 +38,25 @@ impl ConfigService for ConfigGateway {
         &self,
         request: Request<v1::GetRequest>,
     ) -> Result<Response<v1::GetResponse>, Status> {
-        let Call { message, context } = self.call(request);
+        let Call { message, context } = call::open(&self.service, request)?;
         let request = GetRequest {
             target: convert::target(message.namespace, message.key, message.environment),
             read: convert::read_options(message.read).map_err(|error| self.refuse(error))?,
             resolve: message.resolve,
             version: message.version,
+            reveal: message.reveal,
         };
         let answer =
             self.service.get(&context, request).await.map_err(|error| self.refuse(error))?;
-        Ok(read(v1::GetResponse { entry: Some(convert::entry(answer.entry)) }, answer.revision))
+        let entry = convert::shown(answer.entry, answer.revealed.as_ref());
+        Ok(read(v1::GetResponse { entry: Some(entry) }, answer.revision))
     }
 
     async fn set(
         &self,
         request: Request<v1::SetRequest>,
     ) -> Result<Response<v1::SetResponse>, Status> {
-        let Call { message, context } = self.call(request);
+        let Call { message, context } = call::open(&self.service, request)?;
         let request = SetRequest {
             target: convert::target(message.namespace, message.key, message.environment),
             value: message.value,
@@ -98,7 +78,7 @@ impl ConfigService for ConfigGateway {
         &self,
         request: Request<v1::DeleteRequest>,
     ) -> Result<Response<v1::DeleteResponse>, Status> {
-        let Call { message, context } = self.call(request);
+        let Call { message, context } = call::open(&self.service, request)?;
         let request = DeleteRequest {
             target: convert::target(message.namespace, message.key, message.environment),
             expected_version: message.expected_version,
@@ -115,7 +95,7 @@ impl ConfigService for ConfigGateway {
         &self,
         request: Request<v1::ListRequest>,
     ) -> Result<Response<v1::ListResponse>, Status> {
-        let Call { message, context } = self.call(request);
+        let Call { message, context } = call::open(&self.service, request)?;
         let request = ListRequest {
             namespace: message.namespace,
             environment: message.environment,
@@ -138,7 +118,7 @@ impl ConfigService for ConfigGateway {
         &self,
         request: Request<v1::ListNamespacesRequest>,
     ) -> Result<Response<v1::ListNamespacesResponse>, Status> {
-        let Call { message, context } = self.call(request);
+        let Call { message, context } = call::open(&self.service, request)?;
         let request = NamespacesRequest {
             prefix: message.prefix,
             limit: convert::limit(message.limit),
@@ -163,7 +143,7 @@ impl ConfigService for ConfigGateway {
         &self,
         request: Request<v1::HistoryRequest>,
     ) -> Result<Response<v1::HistoryResponse>, Status> {
-        let Call { message, context } = self.call(request);
+        let Call { message, context } = call::open(&self.service, request)?;
         let request = HistoryRequest {
             target: convert::target(message.namespace, message.key, message.environment),
             limit: convert::limit(message.limit),
@@ -183,7 +163,7 @@ impl ConfigService for ConfigGateway {
         &self,
         request: Request<v1::DiffRequest>,
     ) -> Result<Response<v1::DiffResponse>, Status> {
-        let Call { message, context } = self.call(request);
+        let Call { message, context } = call::open(&self.service, request)?;
         let request = DiffRequest {
             target: convert::target(message.namespace, message.key, message.environment),
             from: message.from,
@@ -206,7 +186,7 @@ impl ConfigService for ConfigGateway {
         &self,
         request: Request<v1::RollbackRequest>,
     ) -> Result<Response<v1::RollbackResponse>, Status> {
-        let Call { message, context } = self.call(request);
+        let Call { message, context } = call::open(&self.service, request)?;
         let request = RollbackRequest {
             target: convert::target(message.namespace, message.key, message.environment),
             version: message.version,
@@ -223,18 +203,21 @@ impl ConfigService for ConfigGateway {
         &self,
         request: Request<v1::ResolveRequest>,
     ) -> Result<Response<v1::ResolveResponse>, Status> {
-        let Call { message, context } = self.call(request);
+        let Call { message, context } = call::open(&self.service, request)?;
         let request = ResolveRequest {
             namespace: message.namespace,
             environment: message.environment,
+            reveal: message.reveal,
             read: convert::read_options(message.read).map_err(|error| self.refuse(error))?,
         };
         let answer =
             self.service.resolve(&context, request).await.map_err(|error| self.refuse(error))?;
-        let values = answer.values.into_iter().map(|(key, value, source)| v1::ResolvedValue {
+        let revealed = &answer.revealed;
+        let values = answer.values.iter().map(|(key, value, source)| v1::ResolvedValue {
             key: key.as_str().to_owned(),
-            value: value.bytes(),
+            value: convert::value(value, revealed.get(key)),
             source: source.as_str().to_owned(),
+            secret: value.is_secret(),
         });
         let message = v1::ResolveResponse {
             namespace: answer.namespace.as_str().to_owned(),
@@ -249,7 +232,7 @@ impl ConfigService for ConfigGateway {
         &self,
         request: Request<v1::TxnRequest>,
     ) -> Result<Response<v1::TxnResponse>, Status> {
-        let Call { message, context } = self.call(request);
+        let Call { message, context } = call::open(&self.service, request)?;
         let ops = |ops: Vec<v1::TxnOp>| {
             ops.into_iter()
                 .map(convert::txn_op)
@@ -279,7 +262,7 @@ impl ConfigService for ConfigGateway {
         request: Request<v1::WatchRequest>,
     ) -> Result<Response<Self::WatchStream>, Status> {
         let timeout = convert::timeout(request.metadata());
-        let context = self.service.context(timeout);
+        let context = call::context(&self.service, &request)?;
         let connection = request.extensions().get::<CancellationToken>().cloned();
         let mut watcher = self
             .service

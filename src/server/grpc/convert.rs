@@ -2,12 +2,14 @@
 
 use std::time::Duration;
 
-use llm_config_domain::{Change, ChangeKind, Entry, TxnResult};
+use bytes::Bytes;
+use llm_config_domain::{Change, ChangeKind, Entry, MASK, TxnResult, Value};
 use llm_config_proto::v1;
 use prost_types::Timestamp;
 use tonic::metadata::MetadataMap;
 
 use crate::error::ServiceError;
+use crate::secrets::Plaintext;
 use crate::service::{
     CompareRequest, Consistency, ReadOptions, Target, TxnOpRequest, WatchFrom, WatchRequest,
 };
@@ -59,7 +61,7 @@ pub(super) fn txn_op(op: v1::TxnOp) -> Result<TxnOpRequest, ServiceError> {
         Some(Op::Set(set)) => Ok(TxnOpRequest::Set {
             target: target(set.namespace, set.key, set.environment),
             value: set.value,
-            secret: false,
+            secret: set.secret,
             description: set.description,
             tags: set.tags,
             comment: set.comment,
@@ -113,16 +115,22 @@ fn event(change: Change) -> v1::WatchEvent {
     v1::WatchEvent { kind: kind.into(), entry: Some(entry(change.entry)) }
 }
 
+/// An entry, masked when it is a secret.
 pub(super) fn entry(entry: Entry) -> v1::Entry {
+    shown(entry, None)
+}
+
+/// An entry with the plaintext that the caller may see.
+pub(super) fn shown(entry: Entry, revealed: Option<&Plaintext>) -> v1::Entry {
     v1::Entry {
         namespace: entry.address.namespace.as_str().to_owned(),
         key: entry.address.key.as_str().to_owned(),
         environment: entry.address.environment.as_str().to_owned(),
         deleted: entry.value.is_none(),
-        value: entry.value.map(|value| value.bytes()).unwrap_or_default(),
+        secret: entry.value.as_ref().is_some_and(Value::is_secret),
+        value: entry.value.map(|of| value(&of, revealed)).unwrap_or_default(),
         version: entry.version,
         revision: entry.revision,
-        secret: false,
         created_at: Some(timestamp(entry.created_at_ms)),
         created_by: entry.created_by,
         updated_at: Some(timestamp(entry.updated_at_ms)),
@@ -131,6 +139,29 @@ pub(super) fn entry(entry: Entry) -> v1::Entry {
         tags: entry.tags,
         comment: entry.comment,
     }
+}
+
+/// JSON text: as it is stored, or of a secret its plaintext or else its mask.
+pub(super) fn value(value: &Value, revealed: Option<&Plaintext>) -> Bytes {
+    match (value, revealed) {
+        (Value::Json(json), _) => json.bytes(),
+        (Value::Sealed(_), Some(plaintext)) => Bytes::copy_from_slice(plaintext.expose()),
+        (Value::Sealed(_), None) => format!("\"{MASK}\"").into(),
+    }
+}
+
+/// A time of 0 is one that never comes.
+pub(super) fn time_unless_never(ms: u64) -> Option<Timestamp> {
+    (ms != 0).then(|| timestamp(ms))
+}
+
+/// A time as milliseconds since 1970, rounded down.
+pub(super) fn milliseconds(field: &'static str, time: Timestamp) -> Result<u64, ServiceError> {
+    let refuse = || ServiceError::invalid(field, "must be a time since 1970");
+    let seconds = u64::try_from(time.seconds).map_err(|_| refuse())?;
+    let nanos = u64::try_from(time.nanos).map_err(|_| refuse())?;
+    let ms = seconds.checked_mul(1_000).and_then(|ms| ms.checked_add(nanos / 1_000_000));
+    ms.ok_or_else(refuse)
 }
 
 pub(super) fn timestamp(ms: u64) -> Timestamp {
@@ -206,6 +237,30 @@ mod tests {
     #[test]
     fn times_keep_their_milliseconds() {
         assert_eq!(timestamp(1_234_567), Timestamp { seconds: 1234, nanos: 567_000_000 });
+    }
+
+    #[test]
+    fn times_come_back_as_they_went_out() {
+        for ms in [0, 1, 1_234_567] {
+            assert_eq!(milliseconds("from", timestamp(ms)).unwrap(), ms);
+        }
+        for (seconds, nanos) in [(-1, 0), (0, -1), (i64::MAX, 0)] {
+            let error = milliseconds("from", Timestamp { seconds, nanos }).unwrap_err();
+            assert!(error.to_string().starts_with("from: "), "{error}");
+        }
+        assert_eq!(time_unless_never(0), None);
+    }
+
+    #[test]
+    fn a_secret_is_masked_unless_it_is_revealed() {
+        let sealed = Value::Sealed(llm_config_domain::Sealed {
+            key_version: 1,
+            version: 1,
+            bytes: Bytes::from_static(b"sealed"),
+        });
+        assert_eq!(&value(&sealed, None)[..], br#""********""#);
+        let plaintext = Plaintext::from("\"hunter2\"".to_owned());
+        assert_eq!(&value(&sealed, Some(&plaintext))[..], br#""hunter2""#);
     }
 
     #[test]

@@ -99,5 +99,9 @@ mod tests {
         let status = status(&ServiceError::NoLeader, None);
         assert_eq!(status.code(), Code::Unavailable);
         assert!(status.get_details_retry_info().unwrap().retry_delay.is_some());
+        let limited = super::status(&ServiceError::RateLimited { retry_after_s: 2 }, None);
+        assert_eq!(limited.code(), Code::ResourceExhausted);
+        let delay = limited.get_details_retry_info().unwrap().retry_delay;
+        assert_eq!(delay, Some(std::time::Duration::from_secs(2)));
     }
 }

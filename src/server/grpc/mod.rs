@@ -1,15 +1,19 @@
 //! gRPC: the public services, health and reflection, and what every answer carries.
 //!
-//! Decodes, calls the service, encodes. It decides nothing: rules, limits and errors are the service's, the same as
-//! over HTTP.
+//! Decodes, calls the service, encodes. It decides nothing: rights, rules, limits and errors are the service's, the same
+//! as over HTTP.
 
 mod answer;
 mod backup;
 mod bounds;
+mod call;
 mod cluster;
 mod config;
 mod convert;
 mod error;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzzing;
+mod security;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,6 +25,7 @@ use llm_config_domain::limits;
 use llm_config_proto::v1::backup_service_server::BackupServiceServer;
 use llm_config_proto::v1::cluster_service_server::ClusterServiceServer;
 use llm_config_proto::v1::config_service_server::ConfigServiceServer;
+use llm_config_proto::v1::security_service_server::SecurityServiceServer;
 use llm_config_replica::Replica;
 use tokio_util::sync::CancellationToken;
 use tonic::server::NamedService;
@@ -42,11 +47,12 @@ const ANSWER_BYTES_MAX: usize = limits::RESOLVE_BYTES_MAX + (16 << 20);
 const HEALTH_INTERVAL: Duration = Duration::from_millis(250);
 
 /// Names of the services whose health can be asked; the empty one is the node as a whole.
-const HEALTH_NAMES: [&str; 4] = [
+const HEALTH_NAMES: [&str; 5] = [
     "",
     ConfigServiceServer::<config::ConfigGateway>::NAME,
     ClusterServiceServer::<cluster::ClusterGateway>::NAME,
     BackupServiceServer::<backup::BackupGateway>::NAME,
+    SecurityServiceServer::<security::SecurityGateway>::NAME,
 ];
 
 /// All gRPC services of a node, and the handle through which the health service is told about the node.
@@ -57,8 +63,13 @@ pub fn router(service: &Service) -> (Router, HealthReporter) {
         .max_encoding_message_size(ANSWER_BYTES_MAX);
     let cluster = ClusterServiceServer::new(cluster::ClusterGateway::new(service.clone()));
     let backup = BackupServiceServer::new(backup::BackupGateway::new(service.clone()));
-    let mut routes =
-        Routes::new(config).add_service(cluster).add_service(backup).add_service(health_service);
+    let security = SecurityServiceServer::new(security::SecurityGateway::new(service.clone()))
+        .max_encoding_message_size(ANSWER_BYTES_MAX);
+    let mut routes = Routes::new(config)
+        .add_service(cluster)
+        .add_service(backup)
+        .add_service(security)
+        .add_service(health_service);
     match reflection() {
         Ok(reflection) => routes = routes.add_service(reflection),
         // The descriptors are part of the program: a unit test builds the service from them.
@@ -85,6 +96,7 @@ fn reflection() -> Result<
         .with_service_name(HEALTH_NAMES[1])
         .with_service_name(HEALTH_NAMES[2])
         .with_service_name(HEALTH_NAMES[3])
+        .with_service_name(HEALTH_NAMES[4])
         .with_service_name("grpc.health.v1.Health")
         .with_service_name("grpc.reflection.v1.ServerReflection")
         .build_v1()

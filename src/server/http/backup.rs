@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::body::{ENTRY_BODY_BYTES_MAX, JsonBody};
+use super::caller::Asking;
 use super::openapi::{ReadErrors, WriteErrors};
 use super::params::{BACKUP_CONSISTENCY, Nothing, Query, query_parameters};
 use super::render::{self, AnswerRevision};
@@ -81,6 +82,7 @@ impl From<Kept> for BackupView {
 )]
 pub(super) async fn backup(
     State(state): State<AppState>,
+    Asking(caller): Asking,
     query: Query<BackupParameters>,
     body: JsonBody<ENTRY_BODY_BYTES_MAX>,
 ) -> Answer {
@@ -88,7 +90,7 @@ pub(super) async fn backup(
     let consistency = query
         .given(BACKUP_CONSISTENCY)
         .map_or(Ok(Consistency::Linearizable), Consistency::parse)?;
-    let stream = state.service.backup(&state.service.context(None), consistency).await?;
+    let stream = state.service.backup(&state.service.context(caller, None), consistency).await?;
     Ok(file(stream))
 }
 
@@ -122,8 +124,12 @@ fn file(stream: BackupStream) -> Response {
     params(Nothing),
     responses((status = 200, description = "Complete backups, newest first", body = BackupList), ReadErrors)
 )]
-pub(super) async fn list(State(state): State<AppState>, _query: Query<Nothing>) -> Answer {
-    let kept = state.service.kept_backups().await?;
+pub(super) async fn list(
+    State(state): State<AppState>,
+    Asking(caller): Asking,
+    _query: Query<Nothing>,
+) -> Answer {
+    let kept = state.service.kept_backups(&state.service.context(caller, None)).await?;
     let replica = state.service.replica();
     let view = BackupList {
         items: kept.into_iter().map(Into::into).collect(),
@@ -146,11 +152,12 @@ pub(super) async fn list(State(state): State<AppState>, _query: Query<Nothing>) 
 )]
 pub(super) async fn keep(
     State(state): State<AppState>,
+    Asking(caller): Asking,
     _query: Query<Nothing>,
     body: JsonBody<ENTRY_BODY_BYTES_MAX>,
 ) -> Answer {
     let NoFields {} = body.optional()?;
-    let kept = state.service.keep_backup(&state.service.context(None)).await?;
+    let kept = state.service.keep_backup(&state.service.context(caller, None)).await?;
     let replica = state.service.replica();
     let status = if kept.is_some() { StatusCode::CREATED } else { StatusCode::ACCEPTED };
     let view = BackupMade { backup: kept.map(Into::into), node_id: replica.node_id() };

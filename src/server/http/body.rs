@@ -31,14 +31,17 @@ pub(super) const TXN_BODY_BYTES_MAX: usize = limits::COMMAND_BYTES_MAX;
 /// answer instead of a broken connection.
 const DISCARDED_BYTES_MAX: usize = 16 << 20;
 
+/// Characters that a refusal repeats of what was sent: enough to find it, and not the whole body again.
+const REPEATED_MAX: usize = 200;
+
 /// A JSON body of at most `MAX` bytes; empty when there was none.
-pub(super) struct JsonBody<const MAX: usize>(Bytes);
+pub(super) struct JsonBody<const MAX: usize>(pub(super) Bytes);
 
 impl<const MAX: usize> FromRequest<AppState> for JsonBody<MAX> {
     type Rejection = Failure;
 
     async fn from_request(request: Request, state: &AppState) -> Result<Self, Failure> {
-        let deadline = state.service.context(None).deadline;
+        let deadline = state.service.deadline(None);
         let (parts, body) = request.into_parts();
         let bytes = read(body, MAX, deadline).await?;
         // Without a body its type says nothing: many clients send one with every POST.
@@ -101,7 +104,7 @@ async fn read(mut body: Body, limit: usize, deadline: Instant) -> Result<Bytes, 
 
 /// A web page may send a form to any address without asking, but only with POST: with PUT the type says nothing about
 /// who sends, and `curl -X PUT -d` names a form whatever it sends.
-fn check_media_type(method: &Method, headers: &HeaderMap) -> Result<(), ServiceError> {
+pub(super) fn check_media_type(method: &Method, headers: &HeaderMap) -> Result<(), ServiceError> {
     let Some(given) = headers.get(header::CONTENT_TYPE) else { return Ok(()) };
     let given = String::from_utf8_lossy(given.as_bytes());
     let essence = given.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
@@ -127,9 +130,17 @@ fn decode<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Result<T, ServiceError> {
     Ok(decoded)
 }
 
+fn repeated(text: &str) -> String {
+    match text.char_indices().nth(REPEATED_MAX) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text.to_owned(),
+    }
+}
+
 /// Names the field that an error of the JSON reader is about.
 fn explain(path: &str, error: &serde_json::Error) -> ServiceError {
-    let message = error.to_string();
+    let (path, message) = (repeated(path), repeated(&error.to_string()));
+    let path = path.as_str();
     if error.classify() != serde_json::error::Category::Data {
         return ServiceError::invalid("body", format!("is not JSON: {message}"));
     }
@@ -241,6 +252,19 @@ mod tests {
                 "{}: {error}",
                 String::from_utf8_lossy(body)
             );
+        }
+    }
+
+    #[test]
+    fn a_refusal_does_not_repeat_the_body() {
+        let long = "x".repeat(1 << 20);
+        for body in [
+            format!("{{\"{long}\": 1}}"),
+            format!("{{\"tags\": \"{long}\"}}"),
+            format!("{{\"inner\": {{\"{long}\": 1}}}}"),
+        ] {
+            let error = decode::<Sample<'_>>(body.as_bytes()).err().unwrap().to_string();
+            assert!(error.len() < 1000 && error.contains('…'), "{error}");
         }
     }
 

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::body::{ENTRY_BODY_BYTES_MAX, JsonBody};
+use super::caller::Asking;
 use super::openapi::{ReadErrors, WriteErrors};
 use super::params::{Nothing, Query};
 use super::render;
@@ -104,8 +105,12 @@ impl From<Status> for ClusterView {
     params(Nothing),
     responses((status = 200, description = "Members, leader and progress", body = ClusterView), ReadErrors)
 )]
-pub(super) async fn cluster(State(state): State<AppState>, _query: Query<Nothing>) -> Answer {
-    let status = state.service.cluster();
+pub(super) async fn cluster(
+    State(state): State<AppState>,
+    Asking(caller): Asking,
+    _query: Query<Nothing>,
+) -> Answer {
+    let status = state.service.cluster(&state.service.context(caller, None)).await?;
     let revision = status.revision;
     Ok(render::serialized(StatusCode::OK, revision, &ClusterView::from(status)))
 }
@@ -138,12 +143,13 @@ pub(super) struct CompactView {
 )]
 pub(super) async fn compact(
     State(state): State<AppState>,
+    Asking(caller): Asking,
     _query: Query<Nothing>,
     body: JsonBody<ENTRY_BODY_BYTES_MAX>,
 ) -> Answer {
     let given: CompactBody = body.optional()?;
     let request = CompactRequest { revision: given.revision };
-    let answer = state.service.compact(&state.service.context(None), request).await?;
+    let answer = state.service.compact(&state.service.context(caller, None), request).await?;
     let view = CompactView {
         revision: answer.revision,
         oldest_revision: answer.oldest_revision,

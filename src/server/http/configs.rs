@@ -9,10 +9,11 @@ use serde_json::value::RawValue;
 use utoipa::ToSchema;
 
 use super::body::{ENTRY_BODY_BYTES_MAX, JsonBody, present};
+use super::caller::Asking;
 use super::headers::Headers;
 use super::openapi::{EntryDocument, ReadErrors, WriteErrors};
 use super::params::{
-    COMMENT, ENV, EXPECTED_VERSION, Nothing, Query, RESOLVE, VERSION, query_parameters,
+    COMMENT, ENV, EXPECTED_VERSION, Nothing, Query, RESOLVE, REVEAL, VERSION, query_parameters,
 };
 use super::path::{self, Segments};
 use super::render::{AnswerRevision, entry_answer};
@@ -29,12 +30,13 @@ pub(super) fn target(segments: &Segments, environment: String) -> Result<Target,
 }
 
 query_parameters! {
-    GetParameters: [ENV, RESOLVE, VERSION, CONSISTENCY, MIN_REVISION, MAX_STALENESS]
+    GetParameters: [ENV, RESOLVE, VERSION, REVEAL, CONSISTENCY, MIN_REVISION, MAX_STALENESS]
 }
 
 /// One entry
 ///
-/// 404 when it is not there. `resolve=true` falls back as the environment does, `version=N` gives an old version.
+/// 404 when it is not there. `resolve=true` falls back as the environment does, `version=N` gives an old version,
+/// `reveal=true` the plaintext of a secret to who may see it, once the audit log says so.
 #[utoipa::path(
     get, path = "/api/v1/configs/{ns}/{key}", tag = "configs", operation_id = "getConfig",
     params(
@@ -46,6 +48,7 @@ query_parameters! {
 )]
 pub(super) async fn get(
     State(state): State<AppState>,
+    Asking(caller): Asking,
     segments: Segments,
     query: Query<GetParameters>,
 ) -> Answer {
@@ -54,9 +57,11 @@ pub(super) async fn get(
         read: query.read_options()?,
         resolve: query.flag(RESOLVE)?,
         version: query.number(VERSION)?,
+        reveal: query.flag(REVEAL)?,
     };
-    let answer = state.service.get(&state.service.context(None), request).await?;
-    Ok(entry_answer(StatusCode::OK, answer.revision, &answer.entry))
+    let answer = state.service.get(&state.service.context(caller, None), request).await?;
+    let plaintext = answer.revealed.as_ref();
+    Ok(entry_answer(StatusCode::OK, answer.revision, &answer.entry, plaintext))
 }
 
 /// A change of an entry.
@@ -66,10 +71,11 @@ pub(super) struct SetBody<'a> {
     /// Any JSON value, `null` included, up to 1 MiB. Numbers are kept as they are written.
     #[serde(borrow, default, deserialize_with = "present")]
     #[schema(value_type = serde_json::Value, required)]
-    value: Option<&'a RawValue>,
+    pub(super) value: Option<&'a RawValue>,
     /// The environment; base when absent.
     env: Option<String>,
-    /// Must not be true: this version stores no secrets.
+    /// Seal the value, a string: it is stored encrypted, shown masked, and only revealed to who may. Absent: as the
+    /// entry is. False makes a secret a plain value.
     secret: Option<bool>,
     description: Option<String>,
     tags: Option<Vec<String>>,
@@ -102,6 +108,7 @@ pub(super) struct SetBody<'a> {
 )]
 pub(super) async fn set(
     State(state): State<AppState>,
+    Asking(caller): Asking,
     segments: Segments,
     _query: Query<Nothing>,
     headers: Headers,
@@ -114,14 +121,14 @@ pub(super) async fn set(
     let request = SetRequest {
         target: target(&segments, set.env.unwrap_or_default())?,
         value: body.text(value),
-        secret: set.secret.unwrap_or_default(),
+        secret: set.secret,
         description: set.description.unwrap_or_default(),
         tags: set.tags.unwrap_or_default(),
         comment: set.comment.unwrap_or_default(),
         expected_version: headers.expected_version(set.expected_version)?,
         idempotency_key: headers.idempotency_key()?,
     };
-    let answer = state.service.set(&state.service.context(None), request).await?;
+    let answer = state.service.set(&state.service.context(caller, None), request).await?;
     let status = if answer.created { StatusCode::CREATED } else { StatusCode::OK };
     let mut response = changed(status, &answer.entry, answer.replayed);
     if answer.created {
@@ -158,6 +165,7 @@ query_parameters! {
 )]
 pub(super) async fn delete(
     State(state): State<AppState>,
+    Asking(caller): Asking,
     segments: Segments,
     query: Query<DeleteParameters>,
     headers: Headers,
@@ -168,7 +176,7 @@ pub(super) async fn delete(
         comment: query.text(COMMENT),
         idempotency_key: headers.idempotency_key()?,
     };
-    let answer = state.service.delete(&state.service.context(None), request).await?;
+    let answer = state.service.delete(&state.service.context(caller, None), request).await?;
     let mut response = StatusCode::NO_CONTENT.into_response();
     mark_replayed(&mut response, answer.replayed);
     Ok(response)
@@ -205,6 +213,7 @@ query_parameters! {
 )]
 pub(super) async fn rollback(
     State(state): State<AppState>,
+    Asking(caller): Asking,
     segments: Segments,
     query: Query<RollbackParameters>,
     headers: Headers,
@@ -218,13 +227,13 @@ pub(super) async fn rollback(
         comment: given.comment.unwrap_or_default(),
         idempotency_key: headers.idempotency_key()?,
     };
-    let answer = state.service.rollback(&state.service.context(None), request).await?;
+    let answer = state.service.rollback(&state.service.context(caller, None), request).await?;
     Ok(changed(StatusCode::OK, &answer.entry, answer.replayed))
 }
 
 /// The answer to a change: what `X-Config-Revision` says stays this node's, which may be behind a forwarded change.
 fn changed(status: StatusCode, entry: &Entry, replayed: bool) -> Response {
-    let mut response = entry_answer(status, entry.revision, entry);
+    let mut response = entry_answer(status, entry.revision, entry, None);
     response.extensions_mut().remove::<AnswerRevision>();
     mark_replayed(&mut response, replayed);
     response

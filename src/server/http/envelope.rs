@@ -1,7 +1,9 @@
-//! What every request and answer has in common: admission, request id, node headers, problem documents, metrics.
+//! What every request and answer has in common: admission, who asks, request id, node headers, problem documents,
+//! metrics.
 //!
 //! It wraps all routes and the fallbacks, so that no answer leaves without these, not even after a panic.
 
+use std::net::{IpAddr, Ipv4Addr};
 use std::panic::AssertUnwindSafe;
 use std::time::Instant;
 
@@ -10,8 +12,7 @@ use axum::extract::{MatchedPath, Request, State};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use futures::FutureExt;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, header};
-use uuid::Uuid;
+use http::{HeaderName, HeaderValue, Method, header};
 
 use super::AppState;
 use super::body::TXN_BODY_BYTES_MAX;
@@ -20,13 +21,14 @@ use super::render::AnswerRevision;
 use crate::admission::Permit;
 use crate::error::{Effect, ServiceError};
 use crate::holding;
+use crate::limits::Decision;
+use crate::peer::{ClientCertificate, PeerAddress};
+use crate::request_id::{REQUEST_ID, request_id};
+use crate::service::{Entered, Knock, TurnedAway};
 
-const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const NODE: HeaderName = HeaderName::from_static("x-config-node");
 const LEADER: HeaderName = HeaderName::from_static("x-config-leader");
 const REVISION: HeaderName = HeaderName::from_static("x-config-revision");
-
-const REQUEST_ID_BYTES_MAX: usize = 128;
 
 /// The route of requests that match none, as a metric label.
 const UNMATCHED: &str = "unmatched";
@@ -36,7 +38,7 @@ pub(super) const WATCH_ROUTE: &str = "/api/v1/watch";
 
 pub(super) async fn envelope(
     State(state): State<AppState>,
-    request: Request,
+    mut request: Request,
     next: Next,
 ) -> Response {
     let begun = Instant::now();
@@ -48,11 +50,17 @@ pub(super) async fn envelope(
         .get::<MatchedPath>()
         .map_or(UNMATCHED.to_owned(), |route| route.as_str().to_owned());
 
-    let response = match admit(&state, &request, &route) {
-        Ok(permit) => hold(permit, answer(request, next, &method).await),
-        Err(refusal) => Failure(refusal).into_response(),
+    let (response, left) = match admit(&state, &request, &route) {
+        Ok(permit) => match enter(&state, &mut request, &route, &request_id).await {
+            Ok(left) => (hold(permit, answer(request, next, &method).await), left),
+            Err(refused) => (Failure(refused.error).into_response(), refused.left),
+        },
+        Err(refusal) => (Failure(refusal).into_response(), None),
     };
-    let response = finish(&state, response, &request_id, &path);
+    let mut response = finish(&state, response, &request_id, &path);
+    if let Some(left) = left {
+        left.write(response.headers_mut());
+    }
     let status = response.status().as_u16();
     state.service.metrics().http(label(&method), &route, status, begun.elapsed());
     response
@@ -67,6 +75,31 @@ fn admit(state: &AppState, request: &Request, route: &str) -> Result<Option<Perm
     let upper = HttpBody::size_hint(request.body()).upper().unwrap_or(u64::MAX);
     let bytes = usize::try_from(upper).unwrap_or(usize::MAX).min(TXN_BODY_BYTES_MAX);
     state.service.admission().enter(bytes).map(Some)
+}
+
+/// Finds out who asks. Health and documentation are for everybody, and never limited.
+async fn enter(
+    state: &AppState,
+    request: &mut Request,
+    route: &str,
+    request_id: &str,
+) -> Result<Option<Decision>, TurnedAway> {
+    if !route.starts_with("/api/") {
+        return Ok(None);
+    }
+    // Over a listener there always is one.
+    let peer = request.extensions().get::<PeerAddress>();
+    let what = format!("{} {}", request.method(), request.uri().path());
+    let knock = Knock {
+        peer: peer.map_or(IpAddr::V4(Ipv4Addr::LOCALHOST), |peer| peer.0.ip()),
+        headers: request.headers(),
+        certificate: request.extensions().get::<ClientCertificate>(),
+        request_id,
+        what: &what,
+    };
+    let Entered { caller, left } = state.service.enter(knock).await?;
+    request.extensions_mut().insert(caller);
+    Ok(left)
 }
 
 /// Keeps the room until the answer has been taken by the connection: a client that does not read holds its answer here.
@@ -123,19 +156,6 @@ fn finish(state: &AppState, response: Response, request_id: &str, path: &str) ->
     response
 }
 
-/// The caller's own id when it is one, else a new one that sorts by time.
-fn request_id(headers: &HeaderMap) -> String {
-    let given = headers.get(REQUEST_ID).and_then(|value| value.to_str().ok());
-    let sane = |id: &&str| {
-        let allowed = |byte: u8| {
-            byte.is_ascii_alphanumeric()
-                || matches!(byte, b'-' | b'_' | b'.' | b':' | b'/' | b'+' | b'=')
-        };
-        (1..=REQUEST_ID_BYTES_MAX).contains(&id.len()) && id.bytes().all(allowed)
-    };
-    given.filter(sane).map_or_else(|| Uuid::now_v7().to_string(), str::to_owned)
-}
-
 /// Methods are a caller's to invent; labels are not.
 fn label(method: &Method) -> &'static str {
     match *method {
@@ -159,20 +179,6 @@ mod tests {
     use tower::ServiceExt;
 
     use super::*;
-
-    #[test]
-    fn a_sane_request_id_is_kept_and_any_other_replaced() {
-        let id = |text: &str| {
-            let mut headers = HeaderMap::new();
-            headers.insert(REQUEST_ID, HeaderValue::from_bytes(text.as_bytes()).unwrap());
-            request_id(&headers)
-        };
-        assert_eq!(id("abc-1:2"), "abc-1:2");
-        for bad in ["", "a b", "a\"b", "ü", &"x".repeat(129)] {
-            assert_eq!(Uuid::parse_str(&id(bad)).unwrap().get_version_num(), 7, "{bad}");
-        }
-        assert!(Uuid::parse_str(&request_id(&HeaderMap::new())).is_ok());
-    }
 
     #[tokio::test]
     async fn a_panic_becomes_an_internal_fault() {

@@ -15,7 +15,7 @@ const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 
 /// The headers of a request.
-pub(super) struct Headers(HeaderMap);
+pub(super) struct Headers(pub(super) HeaderMap);
 
 impl<S: Sync> FromRequestParts<S> for Headers {
     type Rejection = Infallible;

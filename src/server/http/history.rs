@@ -3,6 +3,7 @@
 use axum::extract::State;
 use http::StatusCode;
 
+use super::caller::Asking;
 use super::configs::target;
 use super::openapi::{DiffDocument, HistoryDocument, ReadErrors};
 use super::params::{CURSOR, ENV, ENV_FROM, ENV_TO, FROM, LIMIT, Query, TO, query_parameters};
@@ -29,6 +30,7 @@ query_parameters! {
 )]
 pub(super) async fn history(
     State(state): State<AppState>,
+    Asking(caller): Asking,
     segments: Segments,
     query: Query<HistoryParameters>,
 ) -> Answer {
@@ -38,7 +40,7 @@ pub(super) async fn history(
         cursor: query.given(CURSOR).map(str::to_owned),
         read: query.read_options()?,
     };
-    let answer = state.service.history(&state.service.context(None), request).await?;
+    let answer = state.service.history(&state.service.context(caller, None), request).await?;
     Ok(render::object(StatusCode::OK, answer.revision, |object| {
         array(object.raw("items"), &answer.items, entry);
         object.member("next_cursor", &answer.next_cursor);
@@ -63,6 +65,7 @@ query_parameters! {
 )]
 pub(super) async fn diff(
     State(state): State<AppState>,
+    Asking(caller): Asking,
     segments: Segments,
     query: Query<DiffParameters>,
 ) -> Answer {
@@ -74,7 +77,7 @@ pub(super) async fn diff(
         environment_to: query.text(ENV_TO),
         read: query.read_options()?,
     };
-    let answer = state.service.diff(&state.service.context(None), request).await?;
+    let answer = state.service.diff(&state.service.context(caller, None), request).await?;
     Ok(render::object(StatusCode::OK, answer.revision, |object| {
         entry(object.raw("from"), &answer.from);
         entry(object.raw("to"), &answer.to);

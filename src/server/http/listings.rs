@@ -5,6 +5,7 @@ use http::StatusCode;
 use serde::Serialize;
 use utoipa::ToSchema;
 
+use super::caller::Asking;
 use super::openapi::{ListDocument, ReadErrors};
 use super::params::{CURSOR, ENV, LIMIT, PREFIX, Query, query_parameters};
 use super::path::Segments;
@@ -26,6 +27,7 @@ query_parameters! {
 )]
 pub(super) async fn list(
     State(state): State<AppState>,
+    Asking(caller): Asking,
     segments: Segments,
     query: Query<ListParameters>,
 ) -> Answer {
@@ -37,7 +39,7 @@ pub(super) async fn list(
         cursor: query.given(CURSOR).map(str::to_owned),
         read: query.read_options()?,
     };
-    let answer = state.service.list(&state.service.context(None), request).await?;
+    let answer = state.service.list(&state.service.context(caller, None), request).await?;
     Ok(render::object(StatusCode::OK, answer.revision, |object| {
         array(object.raw("items"), &answer.items, entry);
         object.member("next_cursor", &answer.next_cursor);
@@ -74,6 +76,7 @@ pub(super) struct NamespaceItem {
 )]
 pub(super) async fn namespaces(
     State(state): State<AppState>,
+    Asking(caller): Asking,
     query: Query<NamespacesParameters>,
 ) -> Answer {
     let request = NamespacesRequest {
@@ -82,7 +85,7 @@ pub(super) async fn namespaces(
         cursor: query.given(CURSOR).map(str::to_owned),
         read: query.read_options()?,
     };
-    let answer = state.service.namespaces(&state.service.context(None), request).await?;
+    let answer = state.service.namespaces(&state.service.context(caller, None), request).await?;
     let items = answer
         .items
         .iter()

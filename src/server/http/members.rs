@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::body::{ENTRY_BODY_BYTES_MAX, JsonBody};
+use super::caller::Asking;
 use super::cluster::MemberView;
 use super::openapi::MemberErrors;
 use super::params::{FORCE, Nothing, Query, query_parameters};
@@ -88,12 +89,13 @@ fn answer(state: &AppState, status: StatusCode, member: Member) -> Answer {
 )]
 pub(super) async fn add(
     State(state): State<AppState>,
+    Asking(caller): Asking,
     _query: Query<Nothing>,
     body: JsonBody<ENTRY_BODY_BYTES_MAX>,
 ) -> Answer {
     let AddBody { id, raft, http, grpc, force } = body.required()?;
     let request = AddMemberRequest { id, raft, http, grpc, force };
-    let member = state.service.add_member(&state.service.context(None), request).await?;
+    let member = state.service.add_member(&state.service.context(caller, None), request).await?;
     answer(&state, StatusCode::CREATED, member)
 }
 
@@ -108,12 +110,13 @@ pub(super) async fn add(
 )]
 pub(super) async fn promote(
     State(state): State<AppState>,
+    Asking(caller): Asking,
     path: Segments,
     _query: Query<Nothing>,
     body: JsonBody<ENTRY_BODY_BYTES_MAX>,
 ) -> Answer {
     let ForceBody { force } = body.optional()?;
-    let context = state.service.context(None);
+    let context = state.service.context(caller, None);
     let member = state.service.promote_member(&context, path.member()?, force).await?;
     answer(&state, StatusCode::OK, member)
 }
@@ -129,12 +132,13 @@ pub(super) async fn promote(
 )]
 pub(super) async fn demote(
     State(state): State<AppState>,
+    Asking(caller): Asking,
     path: Segments,
     _query: Query<Nothing>,
     body: JsonBody<ENTRY_BODY_BYTES_MAX>,
 ) -> Answer {
     let ForceBody { force } = body.optional()?;
-    let context = state.service.context(None);
+    let context = state.service.context(caller, None);
     let member = state.service.demote_member(&context, path.member()?, force).await?;
     answer(&state, StatusCode::OK, member)
 }
@@ -151,12 +155,13 @@ pub(super) async fn demote(
 )]
 pub(super) async fn replace(
     State(state): State<AppState>,
+    Asking(caller): Asking,
     path: Segments,
     _query: Query<Nothing>,
     body: JsonBody<ENTRY_BODY_BYTES_MAX>,
 ) -> Answer {
     let ReplaceBody { with, force } = body.required()?;
-    let context = state.service.context(None);
+    let context = state.service.context(caller, None);
     let member = state.service.replace_member(&context, path.member()?, with, force).await?;
     answer(&state, StatusCode::OK, member)
 }
@@ -171,10 +176,11 @@ pub(super) async fn replace(
 )]
 pub(super) async fn remove(
     State(state): State<AppState>,
+    Asking(caller): Asking,
     path: Segments,
     query: Query<Removal>,
 ) -> Answer {
-    let context = state.service.context(None);
+    let context = state.service.context(caller, None);
     state.service.remove_member(&context, path.member()?, query.flag(FORCE)?).await?;
     Ok(StatusCode::NO_CONTENT.into_response())
 }
@@ -188,11 +194,12 @@ pub(super) async fn remove(
 )]
 pub(super) async fn transfer_leader(
     State(state): State<AppState>,
+    Asking(caller): Asking,
     _query: Query<Nothing>,
     body: JsonBody<ENTRY_BODY_BYTES_MAX>,
 ) -> Answer {
     let TransferBody { to, force } = body.optional()?;
-    let context = state.service.context(None);
+    let context = state.service.context(caller, None);
     let leader_id = state.service.transfer_leader(&context, to, force).await?;
     let revision = state.service.replica().applied_revision();
     Ok(render::serialized(StatusCode::OK, revision, &TransferView { leader_id }))

@@ -11,7 +11,10 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::problem::{self, Problem};
-use super::{AppState, backup, cluster, configs, history, listings, members, resolve, txn, watch};
+use super::{
+    AppState, audit, backup, cluster, configs, history, listings, members, resolve, security, txn,
+    watch,
+};
 
 #[derive(OpenApi)]
 #[openapi(
@@ -24,6 +27,8 @@ use super::{AppState, backup, cluster, configs, history, listings, members, reso
     tags(
         (name = "configs", description = "Entries"),
         (name = "cluster", description = "Nodes and maintenance"),
+        (name = "access", description = "Tokens, roles, bans and the keys of secrets"),
+        (name = "audit", description = "Who did what"),
         (name = "health", description = "For load balancers, orchestrators and alerts"),
     )
 )]
@@ -53,6 +58,18 @@ pub(super) fn routes() -> OpenApiRouter<AppState> {
         .routes(routes!(members::transfer_leader))
         .routes(routes!(backup::backup))
         .routes(routes!(backup::list, backup::keep))
+        .routes(routes!(security::create_token, security::tokens))
+        .routes(routes!(security::revoke_token))
+        .routes(routes!(security::roles))
+        .routes(routes!(security::role, security::put_role, security::delete_role))
+        .routes(routes!(security::who_am_i))
+        .routes(routes!(security::bans))
+        .routes(routes!(security::lift_ban))
+        .routes(routes!(security::keys))
+        .routes(routes!(security::rotate_keys))
+        .routes(routes!(audit::audit))
+        .routes(routes!(audit::verify))
+        .routes(routes!(audit::retention, audit::set_retention))
 }
 
 /// The OpenAPI document that `/openapi.json` serves.
@@ -103,7 +120,7 @@ pub(super) struct EntryDocument {
     key: String,
     /// base, development, staging, production or edge
     env: String,
-    /// Absent in a deleted version.
+    /// Absent in a deleted version. Of a secret: `********`, or the plaintext where `reveal=true` asked for it.
     #[schema(required = false)]
     value: serde_json::Value,
     /// Present, and true, in a deleted version only.
@@ -202,8 +219,16 @@ pub(super) struct WriteErrors;
 /// The errors of changes of the members.
 pub(super) struct MemberErrors;
 
-const READ_ERRORS: [(&str, &str); 6] = [
+const UNAUTHENTICATED: (&str, &str) = ("401", "UNAUTHENTICATED: who asks is not known");
+const DENIED: (&str, &str) =
+    ("403", "PERMISSION_DENIED: `detail` names the right; BANNED: the address is shut out");
+const LIMITED: (&str, &str) = ("429", "RATE_LIMITED: again after `Retry-After` seconds");
+
+const READ_ERRORS: [(&str, &str); 9] = [
     ("400", "INVALID_ARGUMENT: `detail` names the field"),
+    UNAUTHENTICATED,
+    DENIED,
+    LIMITED,
     ("404", "NOT_FOUND"),
     ("410", "REVISION_COMPACTED: the body has `oldest_revision`"),
     ("413", "PAYLOAD_TOO_LARGE: the answer would exceed a limit"),
@@ -211,8 +236,11 @@ const READ_ERRORS: [(&str, &str); 6] = [
     ("503", "NO_LEADER, NOT_READY, OVERLOADED, STALE: safe to retry after `Retry-After` seconds"),
 ];
 
-const WRITE_ERRORS: [(&str, &str); 10] = [
+const WRITE_ERRORS: [(&str, &str); 13] = [
     ("400", "INVALID_ARGUMENT: `detail` names the field"),
+    UNAUTHENTICATED,
+    DENIED,
+    LIMITED,
     ("404", "NOT_FOUND"),
     (
         "409",
@@ -230,8 +258,11 @@ const WRITE_ERRORS: [(&str, &str); 10] = [
     ("507", "STORAGE_FULL: reads and deletes still work"),
 ];
 
-const MEMBER_ERRORS: [(&str, &str); 9] = [
+const MEMBER_ERRORS: [(&str, &str); 12] = [
     ("400", "INVALID_ARGUMENT: `detail` names the field"),
+    UNAUTHENTICATED,
+    DENIED,
+    LIMITED,
     ("404", "NOT_FOUND: no such member"),
     (
         "409",

@@ -69,6 +69,26 @@ pub(super) const RESOLVE: Param =
     param("resolve", Kind::Flag, "Fall back as the environment does when there is no entry in it.");
 pub(super) const VERSION: Param =
     param("version", Kind::Number, "An old version instead of the current one.");
+pub(super) const REVEAL: Param = param(
+    "reveal",
+    Kind::Flag,
+    "Show the plaintext of a secret: needs the right to reveal, and is recorded in the audit log before.",
+);
+pub(super) const AUDIT_TYPE: Param =
+    param("type", Kind::Text, "Only records of this type, as `config.set`.");
+pub(super) const ACTOR: Param =
+    param("actor", Kind::Text, "Only what this caller did, by name or by the id of its token.");
+pub(super) const AUDIT_NAMESPACE: Param =
+    param("namespace", Kind::Text, "Only records about entries in this namespace.");
+pub(super) const AUDIT_KEY: Param =
+    param("key", Kind::Text, "Only records about entries with this key.");
+pub(super) const SINCE: Param = param("from", Kind::Text, "Not before this time, RFC 3339.");
+pub(super) const UNTIL: Param = param("to", Kind::Text, "Before this time, RFC 3339.");
+pub(super) const ORDER: Param = param(
+    "order",
+    Kind::OneOf(&["newest", "oldest"]),
+    "Which records come first; the newest when absent.",
+);
 pub(super) const PREFIX: Param = param("prefix", Kind::Text, "Only names that begin with this.");
 pub(super) const LIMIT: Param = param(
     "limit",
@@ -163,7 +183,7 @@ impl<A: Allowed, S: Sync> FromRequestParts<S> for Query<A> {
 }
 
 impl<A: Allowed> Query<A> {
-    fn parse(query: &str) -> Result<Self, ServiceError> {
+    pub(super) fn parse(query: &str) -> Result<Self, ServiceError> {
         let mut values = BTreeMap::new();
         for pair in query.split('&').filter(|pair| !pair.is_empty()) {
             let (name, value) = pair.split_once('=').unwrap_or((pair, ""));

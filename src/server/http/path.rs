@@ -20,9 +20,11 @@ const KEY: usize = 5;
 const VERSION: usize = 7;
 /// Where it is in `/api/v1/cluster/members/{id}` and below.
 const MEMBER: usize = 5;
+/// Where it is in `/api/v1/auth/tokens/{id}` and its kin.
+const NAME: usize = 5;
 
 /// The request's path, split but not yet decoded.
-pub(super) struct Segments(Uri);
+pub(super) struct Segments(pub(super) Uri);
 
 impl<S: Sync> FromRequestParts<S> for Segments {
     type Rejection = Infallible;
@@ -54,6 +56,11 @@ impl Segments {
         let text = self.decoded(MEMBER, "id")?;
         whole_number(&text)
             .ok_or_else(|| ServiceError::invalid("id", "must be a node's number, from 1"))
+    }
+
+    /// Of `/auth/tokens/{id}`, `/auth/roles/{name}` and `/security/bans/{ip}`.
+    pub(super) fn name(&self, field: &'static str) -> Result<String, ServiceError> {
+        self.decoded(NAME, field)
     }
 
     fn decoded(&self, index: usize, field: &'static str) -> Result<String, ServiceError> {

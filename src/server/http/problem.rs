@@ -4,7 +4,7 @@
 //! path are known. What an error means is the error table's, not decided here.
 
 use axum::response::{IntoResponse, Response};
-use http::{HeaderValue, header};
+use http::{HeaderValue, StatusCode, header};
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -74,6 +74,9 @@ pub(super) fn render(
     if let Some(wait) = error.retry_after() {
         parts.headers.insert(header::RETRY_AFTER, HeaderValue::from(wait.as_secs()));
     }
+    if error.status() == StatusCode::UNAUTHORIZED {
+        parts.headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+    }
     parts.headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(MEDIA_TYPE));
     parts.headers.remove(header::CONTENT_LENGTH);
     parts.status = error.status();
@@ -127,5 +130,23 @@ mod tests {
                 "current_version": 3,
             })
         );
+    }
+    #[test]
+    fn a_refusal_says_how_to_be_let_in_or_when() {
+        let headers = |error: ServiceError| {
+            let response = Failure(error.clone()).into_response();
+            render(response, &error, "r-1", "/").headers().clone()
+        };
+        let unknown = headers(ServiceError::Unauthenticated { reason: "send a token".into() });
+        assert_eq!(unknown[header::WWW_AUTHENTICATE], "Bearer");
+        assert!(!unknown.contains_key(header::RETRY_AFTER));
+
+        let limited = headers(ServiceError::RateLimited { retry_after_s: 2 });
+        assert_eq!(limited[header::RETRY_AFTER], "2");
+        let banned = headers(ServiceError::Banned { until_ms: 0, retry_after_s: 3600 });
+        assert_eq!(banned[header::RETRY_AFTER], "3600");
+        for other in [limited, banned] {
+            assert!(!other.contains_key(header::WWW_AUTHENTICATE));
+        }
     }
 }

@@ -3,8 +3,10 @@
 use axum::response::{IntoResponse, Response};
 use http::{HeaderValue, StatusCode, header};
 use jiff::Timestamp;
-use llm_config_domain::Entry;
+use llm_config_domain::{Entry, MASK, Value};
 use serde::Serialize;
+
+use crate::secrets::Plaintext;
 
 /// The revision that an answer reflects, for the header `X-Config-Revision`.
 #[derive(Debug, Clone, Copy)]
@@ -59,17 +61,31 @@ pub(super) fn array<T>(out: &mut Vec<u8>, items: &[T], mut write: impl FnMut(&mu
     out.push(b']');
 }
 
-/// Appends an entry, or a deleted version of one.
+/// Appends a value; a secret as the mask, or as its plaintext where that was revealed.
+pub(super) fn value(out: &mut Vec<u8>, value: &Value, plaintext: Option<&Plaintext>) {
+    match (value, plaintext) {
+        (Value::Json(value), _) => out.extend_from_slice(value.as_bytes()),
+        (Value::Sealed(_), Some(plaintext)) => out.extend_from_slice(plaintext.expose()),
+        (Value::Sealed(_), None) => json(out, MASK),
+    }
+}
+
+/// Appends an entry, or a deleted version of one, with its secret masked.
 pub(super) fn entry(out: &mut Vec<u8>, entry: &Entry) {
+    revealed(out, entry, None);
+}
+
+/// The same, with its secret as it was revealed.
+fn revealed(out: &mut Vec<u8>, entry: &Entry, plaintext: Option<&Plaintext>) {
     let mut object = Object::open(out);
     object.member("namespace", entry.address.namespace.as_str());
     object.member("key", entry.address.key.as_str());
     object.member("env", entry.address.environment.as_str());
     match &entry.value {
-        Some(value) => object.raw("value").extend_from_slice(value.as_bytes()),
+        Some(stored) => value(object.raw("value"), stored, plaintext),
         None => object.member("deleted", &true),
     }
-    object.member("secret", &false);
+    object.member("secret", &entry.is_secret());
     object.member("version", &entry.version);
     object.member("revision", &entry.revision);
     object.member("created_at", &timestamp(entry.created_at_ms));
@@ -119,9 +135,14 @@ pub(super) fn serialized<T: Serialize>(status: StatusCode, revision: u64, value:
 }
 
 /// An answer that is one entry, with its version as the entity tag that `If-Match` takes.
-pub(super) fn entry_answer(status: StatusCode, revision: u64, value: &Entry) -> Response {
+pub(super) fn entry_answer(
+    status: StatusCode,
+    revision: u64,
+    value: &Entry,
+    plaintext: Option<&Plaintext>,
+) -> Response {
     let mut body = Vec::with_capacity(value.size());
-    entry(&mut body, value);
+    revealed(&mut body, value, plaintext);
     let mut response = answer(status, revision, body);
     if let Ok(tag) = HeaderValue::from_str(&format!("\"{}\"", value.version)) {
         response.headers_mut().insert(header::ETAG, tag);
@@ -140,7 +161,7 @@ mod tests {
             address: Address::parse("llm/models", "a\"b", "production").unwrap(),
             version: 3,
             revision: 9,
-            value: value.map(|text| JsonValue::parse(text.as_bytes()).unwrap()),
+            value: value.map(|text| JsonValue::parse(text.as_bytes()).unwrap().into()),
             created_at_ms: 1_700_000_000_000,
             created_by: "anonymous".into(),
             updated_at_ms: 1_700_000_000_001,

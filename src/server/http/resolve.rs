@@ -4,22 +4,23 @@ use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use http::{HeaderValue, StatusCode, header};
 
+use super::caller::Asking;
 use super::headers::Headers;
 use super::openapi::{ReadErrors, ResolveDocument};
-use super::params::{ENV, Query, query_parameters};
+use super::params::{ENV, Query, REVEAL, query_parameters};
 use super::path::Segments;
 use super::render::{self, AnswerRevision, Object};
 use super::{Answer, AppState};
 use crate::service::{ResolveAnswer, ResolveRequest};
 
 query_parameters! {
-    ResolveParameters: [ENV, CONSISTENCY, MIN_REVISION, MAX_STALENESS]
+    ResolveParameters: [ENV, REVEAL, CONSISTENCY, MIN_REVISION, MAX_STALENESS]
 }
 
 /// A namespace as an application in one environment sees it
 ///
 /// Each key from the environment itself or from where it falls back to. The `ETag` changes with the content only, so
-/// that `If-None-Match` answers 304 while nothing in this namespace changed.
+/// that `If-None-Match` answers 304 while nothing in this namespace changed. Secrets are masked unless `reveal=true`.
 #[utoipa::path(
     get, path = "/api/v1/resolve/{ns}", tag = "configs", operation_id = "resolve",
     params(
@@ -35,6 +36,7 @@ query_parameters! {
 )]
 pub(super) async fn resolve(
     State(state): State<AppState>,
+    Asking(caller): Asking,
     segments: Segments,
     query: Query<ResolveParameters>,
     headers: Headers,
@@ -42,9 +44,10 @@ pub(super) async fn resolve(
     let request = ResolveRequest {
         namespace: segments.namespace()?,
         environment: query.text(ENV),
+        reveal: query.flag(REVEAL)?,
         read: query.read_options()?,
     };
-    let answer = state.service.resolve(&state.service.context(None), request).await?;
+    let answer = state.service.resolve(&state.service.context(caller, None), request).await?;
     let tag = format!("\"{}\"", answer.digest);
     let mut response =
         if headers.has_content(&tag) { unchanged(answer.revision) } else { content(&answer) };
@@ -70,7 +73,7 @@ fn content(answer: &ResolveAnswer) -> Response {
         object.member("environment", answer.environment.as_str());
         let mut values = Object::open(object.raw("values"));
         for (key, value, _) in &answer.values {
-            values.raw(key.as_str()).extend_from_slice(value.as_bytes());
+            render::value(values.raw(key.as_str()), value, answer.revealed.get(key));
         }
         values.close();
         let mut sources = Object::open(object.raw("sources"));

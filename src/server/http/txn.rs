@@ -8,6 +8,7 @@ use serde_json::value::RawValue;
 use utoipa::ToSchema;
 
 use super::body::{JsonBody, JsonObject, TXN_BODY_BYTES_MAX, present};
+use super::caller::Asking;
 use super::configs::mark_replayed;
 use super::headers::Headers;
 use super::openapi::{TxnDocument, WriteErrors};
@@ -24,15 +25,15 @@ pub(super) struct TxnBody<'a> {
     /// All must hold for `success` to run, at most 128.
     #[serde(default)]
     #[schema(value_type = Vec<CompareBody>)]
-    compare: Vec<JsonObject<CompareBody>>,
+    pub(super) compare: Vec<JsonObject<CompareBody>>,
     /// Run when every comparison holds, at most 128.
     #[serde(borrow, default)]
     #[schema(value_type = Vec<OpBody>)]
-    success: Vec<JsonObject<OpBody<'a>>>,
+    pub(super) success: Vec<JsonObject<OpBody<'a>>>,
     /// Run otherwise, at most 128.
     #[serde(borrow, default)]
     #[schema(value_type = Vec<OpBody>)]
-    failure: Vec<JsonObject<OpBody<'a>>>,
+    pub(super) failure: Vec<JsonObject<OpBody<'a>>>,
 }
 
 #[derive(Deserialize, ToSchema)]
@@ -86,6 +87,7 @@ pub(super) struct OpBody<'a> {
 )]
 pub(super) async fn txn(
     State(state): State<AppState>,
+    Asking(caller): Asking,
     _query: Query<Nothing>,
     headers: Headers,
     body: JsonBody<TXN_BODY_BYTES_MAX>,
@@ -97,7 +99,7 @@ pub(super) async fn txn(
         failure: ops("failure", given.failure, &body)?,
         idempotency_key: headers.idempotency_key()?,
     };
-    let answer = state.service.txn(&state.service.context(None), request).await?;
+    let answer = state.service.txn(&state.service.context(caller, None), request).await?;
     let mut response = render::object(StatusCode::OK, answer.revision, |object| {
         object.member("succeeded", &answer.succeeded);
         object.member("revision", &answer.revision);
@@ -109,7 +111,7 @@ pub(super) async fn txn(
     Ok(response)
 }
 
-fn compare(JsonObject(body): JsonObject<CompareBody>) -> CompareRequest {
+pub(super) fn compare(JsonObject(body): JsonObject<CompareBody>) -> CompareRequest {
     let target = Target {
         namespace: body.namespace,
         key: body.key,
@@ -118,7 +120,7 @@ fn compare(JsonObject(body): JsonObject<CompareBody>) -> CompareRequest {
     CompareRequest { target, version: body.version }
 }
 
-fn ops(
+pub(super) fn ops(
     list: &'static str,
     bodies: Vec<JsonObject<OpBody<'_>>>,
     body: &JsonBody<TXN_BODY_BYTES_MAX>,
@@ -168,7 +170,7 @@ fn op(
         OpName::Set => TxnOpRequest::Set {
             target,
             value: body.text(given.value.ok_or(("value", "is required; null is a value too"))?),
-            secret: given.secret.unwrap_or_default(),
+            secret: given.secret,
             description: given.description.unwrap_or_default(),
             tags: given.tags.unwrap_or_default(),
             comment: given.comment.unwrap_or_default(),

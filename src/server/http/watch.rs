@@ -14,6 +14,7 @@ use http::{HeaderValue, header};
 use llm_config_domain::{Change, ChangeKind};
 use tokio_util::sync::CancellationToken;
 
+use super::caller::Asking;
 use super::envelope::WATCH_ROUTE;
 use super::headers::Headers;
 use super::openapi::ReadErrors;
@@ -41,6 +42,7 @@ query_parameters! {
 )]
 pub(super) async fn watch(
     State(state): State<AppState>,
+    Asking(caller): Asking,
     query: Query<WatchParameters>,
     headers: Headers,
     connection: Option<Extension<CancellationToken>>,
@@ -56,7 +58,7 @@ pub(super) async fn watch(
         environment: query.given(WATCHED_ENV).map(str::to_owned),
         from,
     };
-    let mut watcher = state.service.watch(&state.service.context(None), request).await?;
+    let mut watcher = state.service.watch(&state.service.context(caller, None), request).await?;
     watcher.cut_with(connection.map(|Extension(connection)| connection));
     Ok(stream(watcher))
 }
@@ -123,7 +125,7 @@ mod tests {
             address: Address::parse("app", key, "base").unwrap(),
             version: 1,
             revision: 7,
-            value: value.map(|text| JsonValue::parse(text.as_bytes()).unwrap()),
+            value: value.map(|text| JsonValue::parse(text.as_bytes()).unwrap().into()),
             created_at_ms: 0,
             created_by: String::new(),
             updated_at_ms: 0,

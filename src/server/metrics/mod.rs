@@ -7,6 +7,8 @@ mod backup;
 mod family;
 mod node;
 mod process;
+mod security;
+mod tls;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -22,8 +24,12 @@ use crate::service::OPERATIONS;
 use backup::BackupNumbers;
 use family::counter;
 use process::Process;
+use security::SecurityNumbers;
+use tls::TlsNumbers;
 
 pub use node::NodeSample;
+pub use security::{AuthFailure, LimitScope, SecretAccess};
+pub use tls::CertificateSample;
 
 /// Content type of the page.
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -66,6 +72,8 @@ pub struct Metrics {
     watchers: IntGauge,
     cache: CacheCounters,
     backup: BackupNumbers,
+    security: SecurityNumbers,
+    tls: TlsNumbers,
 }
 
 /// Tier `l1`. Plain atomics: they are counted on the hottest path of the node.
@@ -147,6 +155,8 @@ impl Metrics {
             sampler: RwLock::new(None),
             cache: CacheCounters::default(),
             backup: BackupNumbers::default(),
+            security: SecurityNumbers::new(&registry),
+            tls: TlsNumbers::default(),
             registry,
         };
         let build = gauges(
@@ -276,6 +286,20 @@ impl Metrics {
         self.backup.failed();
     }
 
+    /// Names the source of the numbers of a certificate: `client`, or `node`.
+    pub fn certificate(
+        &self,
+        name: &'static str,
+        read: impl Fn() -> CertificateSample + Send + Sync + 'static,
+    ) {
+        self.tls.certificate(name, read);
+    }
+
+    /// Counts a TLS handshake that failed on a listener of clients.
+    pub fn tls_handshake_failed(&self, listener: &'static str) {
+        self.tls.handshake_failed(listener);
+    }
+
     /// The page. Reads the process table and the replica: not for the thread of a runtime.
     pub fn render(&self) -> prometheus::Result<Vec<u8>> {
         let mut families = self.registry.gather();
@@ -288,6 +312,7 @@ impl Metrics {
         let sample = self.sampler.read().as_ref().map(|sample| sample());
         families.extend(self.cache.families(sample.as_ref()));
         families.extend(self.backup.families());
+        families.extend(self.tls.families(sample.as_ref()));
         if let Some(sample) = &sample {
             families.extend(sample.families());
         }

@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 use tower::ServiceExt as _;
 
 use crate::holding::hold;
+use crate::peer::Peer;
 
 /// Requests of a connection that are not answered to the end.
 #[derive(Default)]
@@ -54,17 +55,24 @@ impl Drop for Open {
     }
 }
 
-/// The router, for one connection: counts what is open, and tells each request how to cut the connection.
+/// The router, for one connection: counts what is open, and tells each request who it comes from and how to cut the
+/// connection.
 #[derive(Clone)]
 pub(super) struct Counted {
     router: Router,
+    peer: Peer,
     activity: Arc<Activity>,
     cut: CancellationToken,
 }
 
 impl Counted {
-    pub(super) fn new(router: Router, activity: Arc<Activity>, cut: CancellationToken) -> Self {
-        Self { router, activity, cut }
+    pub(super) fn new(
+        router: Router,
+        peer: Peer,
+        activity: Arc<Activity>,
+        cut: CancellationToken,
+    ) -> Self {
+        Self { router, peer, activity, cut }
     }
 }
 
@@ -84,6 +92,7 @@ where
     fn call(&mut self, mut request: http::Request<B>) -> Self::Future {
         let open = Open::new(&self.activity);
         request.extensions_mut().insert(self.cut.clone());
+        self.peer.mark(&mut request);
         let answer = self.router.clone().oneshot(request.map(Body::new));
         Box::pin(async move { Ok(hold(answer.await?, open, |_, _| {})) })
     }

@@ -5,11 +5,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use llm_config_replica::{Advertise, Join, Replica, StartError};
+use llm_config_tls::Failures;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::certificates::Certificates;
 use super::listener::{IDLE_TIMEOUT, Listener};
-use super::{CLIENT_CONNECTIONS_MAX, asynchronous};
+use super::{CLIENT_CONNECTIONS_MAX, NodeError, asynchronous, browser};
 use crate::metrics::Metrics;
 use crate::settings::Settings;
 use crate::{http, join};
@@ -23,17 +25,22 @@ const POLL_INTERVAL: Duration = Duration::from_millis(100);
 pub(super) async fn join(
     settings: &Settings,
     socket: &TcpListener,
+    certificates: &Certificates,
     metrics: &Arc<Metrics>,
-) -> Result<Option<Join>, StartError> {
+) -> Result<Option<Join>, NodeError> {
     if settings.join.is_empty() || !Replica::is_unclaimed(&settings.data_dir) {
         return Ok(None);
     }
+    let search = join::Search::new(&settings.join, settings.security.tls_ca.as_deref())?;
     let socket = socket.try_clone().map_err(|error| {
         StartError::Runtime(format!("the http listener cannot be used: {error}"))
     })?;
+    let reason = format!("it looks for its cluster at {}", settings.join.join(", "));
     let lobby = Listener {
         name: "http",
-        router: http::lobby(format!("it looks for its cluster at {}", settings.join.join(", "))),
+        router: browser(settings).protect(http::lobby(reason)),
+        tls: certificates.clients.clone(),
+        failures: Arc::new(Failures::new("http listener")),
         connections_max: CLIENT_CONNECTIONS_MAX,
         idle_timeout: IDLE_TIMEOUT,
         metrics: Arc::clone(metrics),
@@ -43,7 +50,7 @@ pub(super) async fn join(
     };
     let _ends_with_the_search = lobby.closing.clone().drop_guard();
     let serving = tokio::spawn(lobby.clone().serve(asynchronous("http", socket)?));
-    let cluster_id = join::cluster_id(&settings.join).await;
+    let cluster_id = search.cluster_id().await;
     lobby.closing.cancel();
     lobby.tasks.close();
     // Nothing that is answered here takes time; a connection that lingers is cut off.

@@ -1,9 +1,11 @@
-//! Serves a router on a bound socket: HTTP/1.1 and HTTP/2 in clear text, told apart by the first bytes.
+//! Serves a router on a bound socket: HTTP/1.1 and HTTP/2, told apart by the first bytes, in clear text or inside TLS.
 //!
-//! Everything a stranger can open is bounded: connections, the time to say what protocol is spoken and to send a head,
-//! streams of a connection, size of the headers. Closing stops new work first and gives the old a time to finish.
+//! Everything a stranger can open is bounded: connections, the time for a TLS handshake, to say what protocol is spoken
+//! and to send a head, streams of a connection, size of the headers. Closing stops new work first and gives the old a
+//! time to finish.
 
 use std::io;
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -13,6 +15,8 @@ use axum::Router;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use hyper_util::service::TowerToHyperService;
+use llm_config_tls::server::TlsStream;
+use llm_config_tls::{Failures, Names, ServerTls, refusal};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
@@ -22,8 +26,10 @@ use tokio_util::task::TaskTracker;
 
 use super::activity::{Activity, Counted};
 use crate::metrics::Metrics;
+use crate::peer::{ClientCertificate, Peer, PeerAddress};
 
-/// Time in which a client says which protocol it speaks, and sends the head of each HTTP/1.1 request.
+/// Time in which a client gets through the TLS handshake and says which protocol it speaks; and, once more, in which it
+/// sends the head of each HTTP/1.1 request.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long a connection may stay without a request.
 pub(super) const IDLE_TIMEOUT: Duration = Duration::from_secs(300);
@@ -44,6 +50,10 @@ const HTTP2_KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(20);
 const HTTP2_KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(20);
 /// What every HTTP/2 client sends first (RFC 9113, section 3.4).
 const HTTP2_PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+/// What every TLS client sends first: the type of a handshake record (RFC 8446, section 5.1).
+const TLS_HANDSHAKE: u8 = 22;
+
+type Outcome = Result<(), Box<dyn std::error::Error + Send + Sync>>;
 
 /// What a listener serves, and when it ends.
 #[derive(Clone)]
@@ -51,6 +61,10 @@ pub(super) struct Listener {
     /// Word of the metrics.
     pub(super) name: &'static str,
     pub(super) router: Router,
+    /// What connections are secured with; in clear text without.
+    pub(super) tls: Option<Arc<ServerTls>>,
+    /// Tells of connections that did not come to a request.
+    pub(super) failures: Arc<Failures>,
     pub(super) connections_max: usize,
     pub(super) idle_timeout: Duration,
     pub(super) metrics: Arc<Metrics>,
@@ -73,19 +87,19 @@ impl Listener {
                 permit = Arc::clone(&connections).acquire_owned() => match permit {
                     Ok(permit) => tokio::select! {
                         () = self.closing.cancelled() => return,
-                        accepted = listener.accept() => accepted.map(|(stream, _)| (stream, permit)),
+                        accepted = listener.accept() => accepted.map(|accepted| (accepted, permit)),
                     },
                     // Nobody closes the semaphore.
                     Err(_) => return,
                 },
             };
             match accepted {
-                Ok((stream, permit)) => {
+                Ok(((stream, address), permit)) => {
                     let this = self.clone();
                     let open = self.metrics.connection(self.name);
                     self.tasks.spawn(async move {
                         // A client that breaks its connection is its own affair.
-                        let _broken = this.serve_connection(stream).await;
+                        let _broken = this.serve_connection(stream, address).await;
                         drop((open, permit));
                     });
                 }
@@ -97,19 +111,73 @@ impl Listener {
         }
     }
 
-    async fn serve_connection(
-        &self,
-        stream: TcpStream,
-    ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+    async fn serve_connection(&self, stream: TcpStream, address: SocketAddr) -> Outcome {
         stream.set_nodelay(true)?;
-        let greeted = tokio::select! {
-            () = self.closing.cancelled() => return Ok(()),
-            greeted = timeout(HEAD_TIMEOUT, Greeted::read(stream)) => greeted??,
-        };
+        let peer = Peer { address: PeerAddress::new(address), certificate: None };
+        match &self.tls {
+            None => {
+                let Some(greeted) = self.in_time(Greeted::read(stream)).await? else {
+                    return Ok(());
+                };
+                if greeted.speaks_tls() {
+                    self.failures.note(
+                        address,
+                        "a client speaks TLS, and this listener does not: give the node --tls-cert and --tls-key, or \
+                         the client http://",
+                    );
+                    return Ok(());
+                }
+                self.converse(greeted, peer).await
+            }
+            Some(tls) => {
+                let greeting = async {
+                    let stream = self.secure(tls, stream, address).await?;
+                    let certificate = client_certificate(&stream)?;
+                    Ok::<_, io::Error>((Greeted::read(stream).await?, certificate))
+                };
+                match self.in_time(greeting).await? {
+                    Some((greeted, certificate)) => {
+                        self.converse(greeted, Peer { certificate, ..peer }).await
+                    }
+                    None => Ok(()),
+                }
+            }
+        }
+    }
+
+    /// What a client does before its first request; `None` when the listener closes meanwhile.
+    async fn in_time<T>(
+        &self,
+        greeting: impl Future<Output = io::Result<T>>,
+    ) -> io::Result<Option<T>> {
+        tokio::select! {
+            () = self.closing.cancelled() => Ok(None),
+            greeted = timeout(HEAD_TIMEOUT, greeting) => greeted?.map(Some),
+        }
+    }
+
+    async fn secure(
+        &self,
+        tls: &ServerTls,
+        stream: TcpStream,
+        address: SocketAddr,
+    ) -> io::Result<TlsStream<TcpStream>> {
+        tls.acceptor().accept(stream).await.inspect_err(|error| {
+            if let Some(reason) = refusal(error) {
+                self.metrics.tls_handshake_failed(self.name);
+                self.failures.note(address, &format!("a TLS handshake failed: {reason}"));
+            }
+        })
+    }
+
+    async fn converse<S>(&self, greeted: Greeted<S>, peer: Peer) -> Outcome
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
         let builder = protocol(greeted.speaks_http2());
         let activity = Arc::new(Activity::default());
         let cut = CancellationToken::new();
-        let counted = Counted::new(self.router.clone(), Arc::clone(&activity), cut.clone());
+        let counted = Counted::new(self.router.clone(), peer, Arc::clone(&activity), cut.clone());
         let service = TowerToHyperService::new(counted);
         let connection = builder.serve_connection(TokioIo::new(greeted), service);
         tokio::pin!(connection);
@@ -128,6 +196,13 @@ impl Listener {
             () = self.abort.cancelled() => Ok(()),
         }
     }
+}
+
+/// The certificate that the client has shown; the handshake has verified it.
+fn client_certificate(stream: &TlsStream<TcpStream>) -> io::Result<Option<ClientCertificate>> {
+    let shown = stream.get_ref().1.peer_certificates().and_then(<[_]>::first);
+    let names = shown.map(Names::of).transpose().map_err(io::Error::other)?;
+    Ok(names.map(ClientCertificate::new))
 }
 
 fn protocol(http2: bool) -> auto::Builder<TokioExecutor> {
@@ -153,8 +228,8 @@ fn protocol(http2: bool) -> auto::Builder<TokioExecutor> {
 /// A connection whose first bytes have been read to see what it speaks, and are read once more by the server.
 ///
 /// hyper-util can tell the protocols apart as well, but waits without limit for a client that says nothing.
-struct Greeted {
-    stream: TcpStream,
+struct Greeted<S> {
+    stream: S,
     first: [u8; HTTP2_PREFACE.len()],
     read: usize,
     given_back: usize,
@@ -162,8 +237,8 @@ struct Greeted {
     blocked: Option<Pin<Box<Sleep>>>,
 }
 
-impl Greeted {
-    async fn read(stream: TcpStream) -> io::Result<Self> {
+impl<S: AsyncRead + AsyncWrite + Unpin> Greeted<S> {
+    async fn read(stream: S) -> io::Result<Self> {
         let mut this =
             Self { stream, first: [0; HTTP2_PREFACE.len()], read: 0, given_back: 0, blocked: None };
         while this.read < HTTP2_PREFACE.len() && HTTP2_PREFACE.starts_with(&this.first[..this.read])
@@ -196,9 +271,13 @@ impl Greeted {
     fn speaks_http2(&self) -> bool {
         self.first == *HTTP2_PREFACE
     }
+
+    fn speaks_tls(&self) -> bool {
+        self.first[0] == TLS_HANDSHAKE
+    }
 }
 
-impl AsyncRead for Greeted {
+impl<S: AsyncRead + Unpin> AsyncRead for Greeted<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -215,7 +294,7 @@ impl AsyncRead for Greeted {
     }
 }
 
-impl AsyncWrite for Greeted {
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Greeted<S> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -238,18 +317,32 @@ impl AsyncWrite for Greeted {
         self.stream.is_write_vectored()
     }
 
+    /// TLS keeps what the system does not take, and waits here.
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
+        let flushed = Pin::new(&mut self.stream).poll_flush(cx);
+        self.limit(cx, flushed)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
+        let shut = Pin::new(&mut self.stream).poll_shutdown(cx);
+        self.limit(cx, shut)
     }
 }
 
 #[cfg(test)]
+#[path = "../../tls/tests/authority/mod.rs"]
+mod authority;
+
+#[cfg(test)]
 mod tests {
+    use axum::Extension;
+    use llm_config_tls::pki_types::pem::PemObject as _;
+    use llm_config_tls::pki_types::{CertificateDer, PrivateKeyDer};
+    use llm_config_tls::{File, Files, TlsConnector, client, provider};
+    use rustls::{ClientConfig, RootCertStore};
     use tokio::io::AsyncWriteExt;
+
+    use super::authority::{Authority, Issued};
 
     use super::*;
 
@@ -261,6 +354,14 @@ mod tests {
     }
 
     async fn serve(router: Router, connections_max: usize) -> Served {
+        serve_with(router, connections_max, None).await
+    }
+
+    async fn serve_with(
+        router: Router,
+        connections_max: usize,
+        tls: Option<Arc<ServerTls>>,
+    ) -> Served {
         let socket = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = socket.local_addr().unwrap();
         let (metrics, tasks, closing) =
@@ -268,6 +369,8 @@ mod tests {
         let listener = Listener {
             name: "http",
             router,
+            tls,
+            failures: Arc::new(Failures::new("http listener")),
             connections_max,
             idle_timeout: IDLE_TIMEOUT,
             metrics: Arc::clone(&metrics),
@@ -283,7 +386,57 @@ mod tests {
         Router::new().route("/", axum::routing::get(|| async { "hello" }))
     }
 
-    async fn exchange(stream: &mut TcpStream, request: &[u8]) -> String {
+    /// Answers with what it was told of the client.
+    fn who() -> Router {
+        let answer = async |peer: Extension<PeerAddress>,
+                            shown: Option<Extension<ClientCertificate>>| {
+            let name = shown.and_then(|shown| shown.names().common_name.clone());
+            format!("{} {}", peer.0.0, name.as_deref().unwrap_or("nobody"))
+        };
+        Router::new().route("/", axum::routing::get(answer))
+    }
+
+    fn secured(authority: &Authority, clients: &Authority) -> Arc<ServerTls> {
+        let folder = tempfile::tempdir().unwrap();
+        let written = authority.issue("server", &["localhost"]).write(folder.path(), "server");
+        let ca = folder.path().join("ca.pem");
+        std::fs::write(&ca, clients.pem()).unwrap();
+        let file = |option, path| File { option, path };
+        let files = Files {
+            certificate: file("--tls-cert", written.certificate),
+            key: file("--tls-key", written.key),
+        };
+        ServerTls::for_clients(files, Some(file("--tls-client-ca", ca))).unwrap()
+    }
+
+    async fn connect(
+        served: &Served,
+        authority: &Authority,
+        shown: Option<Issued>,
+    ) -> io::Result<client::TlsStream<TcpStream>> {
+        let mut roots = RootCertStore::empty();
+        roots.add(CertificateDer::from_pem_slice(authority.pem().as_bytes()).unwrap()).unwrap();
+        let builder = ClientConfig::builder_with_provider(provider())
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_root_certificates(roots);
+        let config = match shown {
+            None => builder.with_no_client_auth(),
+            Some(own) => {
+                let chain = CertificateDer::from_pem_slice(own.certificate.as_bytes()).unwrap();
+                let key = PrivateKeyDer::from_pem_slice(own.key.as_bytes()).unwrap();
+                builder.with_client_auth_cert(vec![chain], key).unwrap()
+            }
+        };
+        let stream = TcpStream::connect(served.address).await.unwrap();
+        let name = "localhost".try_into().unwrap();
+        TlsConnector::from(Arc::new(config)).connect(name, stream).await
+    }
+
+    async fn exchange<S>(stream: &mut S, request: &[u8]) -> String
+    where
+        S: AsyncRead + AsyncWrite + Unpin,
+    {
         stream.write_all(request).await.unwrap();
         let mut answer = Vec::new();
         timeout(Duration::from_secs(10), stream.read_to_end(&mut answer)).await.unwrap().unwrap();
@@ -342,5 +495,64 @@ mod tests {
         assert!(page.contains("llm_config_connections{listener=\"http\"} 1"), "{page}");
         drop(first);
         assert!(exchange(&mut second, b"").await.starts_with("HTTP/1.1 200"));
+    }
+
+    const REQUEST: &[u8] = b"GET / HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n";
+
+    #[tokio::test]
+    async fn a_request_knows_where_it_comes_from() {
+        let served = serve(who(), 10).await;
+        let mut stream = TcpStream::connect(served.address).await.unwrap();
+        let own = stream.local_addr().unwrap();
+        let answer = exchange(&mut stream, REQUEST).await;
+        assert!(answer.ends_with(&format!("{own} nobody")), "{answer}");
+    }
+
+    #[tokio::test]
+    async fn a_request_knows_whose_certificate_was_shown() {
+        let (authority, clients) = (Authority::new("a"), Authority::new("b"));
+        let served = serve_with(who(), 10, Some(secured(&authority, &clients))).await;
+        let robot = clients.issue("robot", &[]);
+        for (shown, name) in [(Some(robot), "robot"), (None, "nobody")] {
+            let mut stream = connect(&served, &authority, shown).await.unwrap();
+            let own = stream.get_ref().0.local_addr().unwrap();
+            let answer = exchange(&mut stream, REQUEST).await;
+            assert!(answer.ends_with(&format!("{own} {name}")), "{answer}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_waits_for_its_handshake_has_one_of_the_places_and_ends_with_the_listener()
+     {
+        let authority = Authority::new("a");
+        let served = serve_with(hello(), 1, Some(secured(&authority, &authority))).await;
+        let silent = TcpStream::connect(served.address).await.unwrap();
+        let mut second = std::pin::pin!(connect(&served, &authority, None));
+        let early = timeout(Duration::from_millis(200), second.as_mut()).await;
+        assert!(early.is_err(), "the only place is taken");
+        drop(silent);
+        let mut stream = timeout(Duration::from_secs(10), second).await.unwrap().unwrap();
+        assert!(exchange(&mut stream, REQUEST).await.ends_with("hello"));
+
+        let _silent = TcpStream::connect(served.address).await.unwrap();
+        served.closing.cancel();
+        served.tasks.close();
+        timeout(Duration::from_secs(10), served.tasks.wait()).await.expect("nothing is waited for");
+    }
+
+    #[tokio::test]
+    async fn failed_handshakes_are_counted_and_silence_is_not() {
+        let authority = Authority::new("a");
+        let served = serve_with(hello(), 10, Some(secured(&authority, &authority))).await;
+        drop(TcpStream::connect(served.address).await.unwrap());
+        let mut plain = TcpStream::connect(served.address).await.unwrap();
+        plain.write_all(REQUEST).await.unwrap();
+        let mut alert = Vec::new();
+        // The connection may break before or after the alert is read.
+        let _broken = plain.read_to_end(&mut alert).await;
+        assert!(!String::from_utf8_lossy(&alert).contains("HTTP"));
+        let page = String::from_utf8(served.metrics.render().unwrap()).unwrap();
+        let line = "tls_handshake_failures_total{listener=\"http\"} 1\n";
+        assert!(page.contains(line), "{page}");
     }
 }

@@ -1,6 +1,6 @@
 //! What changed between two versions of an entry, or between two environments.
 
-use llm_config_domain::{Address, Entry, Environment, query};
+use llm_config_domain::{Action, Address, Entry, Environment, Need, query};
 use llm_config_replica::View;
 
 use super::{Context, DiffAnswer, DiffRequest, Service, environment, query_error};
@@ -30,7 +30,14 @@ impl Service {
     ) -> Result<DiffAnswer, ServiceError> {
         let address = request.target.parse()?;
         let sides = sides(&request)?;
-        self.await_freshness(context, &request.read).await?;
+        let needs = match &sides {
+            Sides::Versions(..) => vec![Need::at(Action::Read, &address)],
+            Sides::Environments(from, to) => [from, to]
+                .map(|side| Address { environment: *side, ..address.clone() })
+                .map(|side| Need::at(Action::Read, &side))
+                .to_vec(),
+        };
+        self.fresh(context, &request.read, &needs).await?;
         self.on_view(context, move |view, revision| {
             let (from, to) = match sides {
                 Sides::Versions(from, Some(to)) => (

@@ -4,6 +4,7 @@
 
 use std::time::{Duration, Instant};
 
+use llm_config_domain::{Action, AuditKind, Need};
 use llm_config_replica::{Advertise, Member, MemberChange, MemberError, Role, Status};
 
 use super::{Context, Service};
@@ -178,8 +179,14 @@ impl Service {
         change: MemberChange,
         force: bool,
     ) -> Result<(), ServiceError> {
-        let changed =
-            self.replica().change_members(change, force, &context.actor, context.deadline).await;
+        let (kind, mut detail) = announced(&change);
+        if force {
+            detail.push_str(", forced");
+        }
+        self.authorize(context, &[Need::Everywhere(Action::Cluster)]).await?;
+        self.announce(context, kind, Vec::new(), detail).await?;
+        let actor = &context.caller.name;
+        let changed = self.replica().change_members(change, force, actor, context.deadline).await;
         changed.map_err(not_changed)
     }
 
@@ -213,6 +220,25 @@ impl Service {
             }
             tokio::time::sleep(POLL_INTERVAL).await;
         }
+    }
+}
+
+/// How a change is called in the audit log.
+fn announced(change: &MemberChange) -> (AuditKind, String) {
+    match change {
+        MemberChange::Add { id, addresses } => {
+            (AuditKind::ClusterMemberAdd, format!("node {id} at {}", addresses.raft))
+        }
+        MemberChange::Promote { id } => (AuditKind::ClusterMemberPromote, format!("node {id}")),
+        MemberChange::Demote { id } => (AuditKind::ClusterMemberDemote, format!("node {id}")),
+        MemberChange::Remove { id } => (AuditKind::ClusterMemberRemove, format!("node {id}")),
+        MemberChange::Replace { old, new } => {
+            (AuditKind::ClusterMemberReplace, format!("node {old} by node {new}"))
+        }
+        MemberChange::TransferLeader { to } => (
+            AuditKind::ClusterTransferLeader,
+            to.map_or_else(|| "to the best candidate".into(), |to| format!("to node {to}")),
+        ),
     }
 }
 

@@ -2,13 +2,20 @@
 //!
 //! It renders nothing and knows no transport. Each call counts itself once, by operation and by error code.
 
+mod audit;
 mod backup;
 mod cursor;
 mod diff;
+mod entry;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzzing;
 mod members;
 mod pages;
 mod read;
+mod recorder;
 mod requests;
+mod secrets;
+mod security;
 mod shared;
 mod watches;
 mod writes;
@@ -17,20 +24,33 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
-use llm_config_domain::{Address, Environment, Key, Namespace, QueryError, Rejection};
+use llm_config_domain::{
+    Action, Address, Environment, Key, Namespace, Need, QueryError, Rejection,
+};
 use llm_config_replica::{Replica, Status, View};
 
+use crate::access::{Access, Caller};
 use crate::admission::Admission;
 use crate::backups::{BackupLimits, Backups};
 use crate::error::{Effect, ServiceError};
+use crate::limits::Limits;
 use crate::metrics::Metrics;
+use crate::secrets::DataKeys;
+use crate::settings::SecuritySettings;
+use recorder::Recorder;
 
+pub(crate) use cursor::hex;
+
+pub use audit::{AuditAnswer, AuditRequest, AuditVerdict};
+pub use entry::{Entered, Knock, TurnedAway};
 pub use members::AddMemberRequest;
 pub use requests::*;
+pub use secrets::{KeyRing, KeyState, Rotation};
+pub use security::{CreateTokenRequest, CreatedToken, GrantRequest, PutRoleRequest, WhoAmI};
 pub use shared::{Shared, SharedLimits};
 
 /// Every value of the label `operation`.
-pub const OPERATIONS: [&str; 21] = [
+pub const OPERATIONS: [&str; 35] = [
     "set",
     "get",
     "delete",
@@ -52,10 +72,40 @@ pub const OPERATIONS: [&str; 21] = [
     "transfer_leader",
     "backup",
     "backups",
+    "token_create",
+    "tokens",
+    "token_revoke",
+    "role_put",
+    "roles",
+    "role_delete",
+    "whoami",
+    "bans",
+    "ban_lift",
+    "audit",
+    "audit_verify",
+    "audit_retention",
+    "keys",
+    "keys_rotate",
 ];
 
-/// Who acts while nobody can authenticate.
-const ACTOR: &str = "anonymous";
+/// What stands between a caller and the store.
+pub struct Guards {
+    pub access: Access,
+    pub limits: Limits,
+    pub keys: DataKeys,
+}
+
+impl Guards {
+    /// Lets everybody do everything, without a limit, and knows no master key: for a node without authentication.
+    pub fn open(metrics: &Arc<Metrics>) -> Self {
+        let nothing = SecuritySettings::nothing();
+        Guards {
+            access: Access::new(false, None, Arc::clone(metrics)),
+            limits: Limits::new(&nothing, Arc::clone(metrics)),
+            keys: DataKeys::new(None),
+        }
+    }
+}
 
 /// The bounds of the service.
 #[derive(Debug, Clone, Copy)]
@@ -92,6 +142,10 @@ struct Inner {
     metrics: Arc<Metrics>,
     admission: Admission,
     backups: Backups,
+    guards: Arc<Guards>,
+    recorder: Recorder,
+    /// Walks along the audit log.
+    walks: Arc<tokio::sync::Semaphore>,
     request_timeout: Duration,
     started: Instant,
     /// A compaction of this node's storage is under way.
@@ -106,6 +160,9 @@ impl Service {
         limits: ServiceLimits,
     ) -> Self {
         shared.seed(replica.applied_revision());
+        let guards = Arc::clone(shared.guards());
+        guards.access.reload(&replica.view());
+        let recorder = Recorder::new(replica.clone(), metrics.clone());
         let admission = Admission::new(limits.requests, limits.request_bytes, metrics.clone());
         let backups = Backups::new(replica.clone(), metrics.clone(), limits.backups);
         let inner = Inner {
@@ -114,6 +171,9 @@ impl Service {
             metrics,
             admission,
             backups,
+            guards,
+            recorder,
+            walks: audit::walks(),
             request_timeout: limits.request_timeout,
             started: Instant::now(),
             compacting: AtomicBool::new(false),
@@ -121,11 +181,16 @@ impl Service {
         Service { inner: Arc::new(inner) }
     }
 
-    /// A call that ends after `timeout`, and after the configured time at the latest.
-    pub fn context(&self, timeout: Option<Duration>) -> Context {
+    /// A call of somebody that ends after `timeout`, and after the configured time at the latest.
+    pub fn context(&self, caller: Caller, timeout: Option<Duration>) -> Context {
+        Context { caller, deadline: self.deadline(timeout) }
+    }
+
+    /// When a call ends that begins now.
+    pub fn deadline(&self, timeout: Option<Duration>) -> Instant {
         let timeout = timeout
             .map_or(self.inner.request_timeout, |asked| asked.min(self.inner.request_timeout));
-        Context { actor: ACTOR.to_owned(), deadline: Instant::now() + timeout }
+        Instant::now() + timeout
     }
 
     pub fn replica(&self) -> &Replica {
@@ -148,10 +213,10 @@ impl Service {
         self.inner.started
     }
 
-    /// The cluster as this node sees it.
-    pub fn cluster(&self) -> Status {
-        self.inner.metrics.operation("cluster");
-        self.inner.replica.status()
+    /// The cluster as this node sees it, for everybody who was let in.
+    pub async fn cluster(&self, context: &Context) -> Result<Status, ServiceError> {
+        let again = self.authorize(context, &[]).await;
+        self.counted("cluster", again.map(|()| self.inner.replica.status()))
     }
 
     /// Revisions that the cache is behind storage; it does not answer while it is.
@@ -248,10 +313,27 @@ fn refused(rejection: Rejection, what: impl FnOnce() -> String) -> ServiceError 
             ServiceError::PayloadTooLarge { what: what.into(), limit }
         }
         Rejection::InvalidArgument(invalid) => invalid.into(),
-        // Answers to commands that only nodes propose.
+        Rejection::Unauthenticated => {
+            ServiceError::Unauthenticated { reason: "the token was revoked or has expired".into() }
+        }
+        Rejection::PermissionDenied { need } => {
+            ServiceError::PermissionDenied { reason: format!("not allowed (any more): {need}") }
+        }
+        Rejection::EntryIsSecret => ServiceError::invalid(
+            "secret",
+            "the entry is a secret; send true, or false to store this value in the clear",
+        ),
+        // Answers to commands that only nodes propose, or that are made again.
         Rejection::AlreadyFounded { .. }
         | Rejection::NodeIdTaken { .. }
-        | Rejection::NodeRemoved { .. } => internal(rejection.to_string()),
+        | Rejection::NodeRemoved { .. }
+        | Rejection::AlreadyBootstrapped
+        | Rejection::TokenExists { .. }
+        | Rejection::SealedForOther { .. }
+        | Rejection::NeedsReseal { .. }
+        | Rejection::UnknownKey { .. }
+        | Rejection::KeyVersion { .. }
+        | Rejection::KeyInUse => internal(rejection.to_string()),
     }
 }
 
@@ -265,13 +347,18 @@ fn query_error(error: QueryError, revision: u64, what: impl FnOnce() -> String) 
     }
 }
 
+/// The right that managing tokens, roles, bans and keys needs.
+fn everywhere_auth() -> Need {
+    Need::Everywhere(Action::Auth)
+}
+
 /// An empty environment means base.
 fn environment(text: &str) -> Result<Environment, ServiceError> {
     if text.is_empty() { Ok(Environment::Base) } else { Ok(Environment::parse(text)?) }
 }
 
 impl Target {
-    fn parse(&self) -> Result<Address, ServiceError> {
+    pub(crate) fn parse(&self) -> Result<Address, ServiceError> {
         Ok(Address {
             namespace: Namespace::parse(&self.namespace)?,
             key: Key::parse(&self.key)?,

@@ -2,7 +2,10 @@
 //!
 //! A page is bounded by count and by bytes; it may hold fewer items than asked for, and then has a cursor.
 
-use llm_config_domain::{Entry, Key, ListQuery, Namespace, Page, limits, query};
+use llm_config_domain::{
+    Action, Entry, Key, ListQuery, Namespace, NamespaceSummary, Need, Page, Rights, limits, query,
+};
+use llm_config_replica::View;
 
 use super::cursor::Listing;
 use super::{
@@ -14,6 +17,9 @@ use crate::error::ServiceError;
 
 /// A page ends once it holds this much.
 const PAGE_BYTES: usize = 8 << 20;
+
+/// Namespaces looked at for one page, most of which the caller may not see.
+const LOOKED_AT_MAX: usize = 10_000;
 
 /// Items read at a time, so that a page exceeds its bytes by at most this many values.
 const CHUNK: usize = 16;
@@ -40,7 +46,8 @@ impl Service {
         let scope = ["list", namespace.as_str(), environment.as_str(), &request.prefix];
         let after =
             start(&Listing(&scope), request.cursor.as_deref(), |text| Ok(Key::parse(text)?))?;
-        self.await_freshness(context, &request.read).await?;
+        let need = Need::At { action: Action::Read, namespace: namespace.clone(), environment };
+        self.fresh(context, &request.read, &[need]).await?;
         let prefix = request.prefix.clone();
         self.on_view(context, move |view, revision| {
             let page = collect(
@@ -89,15 +96,14 @@ impl Service {
         let prefix = request.prefix;
         let parse = |text: &str| Ok(Namespace::parse(text)?);
         let after = start(&Listing(&["namespaces", &prefix]), request.cursor.as_deref(), parse)?;
-        self.await_freshness(context, &request.read).await?;
+        self.fresh(context, &request.read, &[]).await?;
+        let rights = self.rights(context)?;
         self.on_view(context, move |view, revision| {
-            let page = query::namespaces(view, &prefix, after, limit).map_err(|error| {
-                query_error(error, revision, || "there are no namespaces".into())
-            })?;
+            let page = readable(view, revision, &prefix, after, limit, &rights)?;
             let listing = Listing(&["namespaces", &prefix]);
-            let next_cursor =
-                next(&page, &listing, |item| item.namespace.as_str().as_bytes().to_vec());
-            Ok(NamespacesAnswer { items: page.items, next_cursor, revision })
+            let (items, next) = page;
+            let next_cursor = next.map(|last| listing.cursor(last.as_str().as_bytes()));
+            Ok(NamespacesAnswer { items, next_cursor, revision })
         })
         .await
     }
@@ -128,7 +134,7 @@ impl Service {
             text.parse::<u64>().map_err(|_| ServiceError::invalid("cursor", "it is damaged"))
         };
         let before = start(&Listing(&scope), request.cursor.as_deref(), parse)?;
-        self.await_freshness(context, &request.read).await?;
+        self.fresh(context, &request.read, &[Need::at(Action::Read, &address)]).await?;
         self.on_view(context, move |view, revision| {
             let page = collect(
                 limit,
@@ -157,7 +163,35 @@ impl Service {
     }
 }
 
-fn page_limit(limit: Option<u64>) -> Result<usize, ServiceError> {
+/// The namespaces that somebody may read something in, and where the next page begins.
+fn readable(
+    view: &View,
+    revision: u64,
+    prefix: &str,
+    mut after: Option<Namespace>,
+    limit: usize,
+    rights: &Rights,
+) -> Result<(Vec<NamespaceSummary>, Option<Namespace>), ServiceError> {
+    let mut items = Vec::new();
+    let mut looked_at = 0;
+    loop {
+        let page = query::namespaces(view, prefix, after, limit - items.len())
+            .map_err(|error| query_error(error, revision, || "there are no namespaces".into()))?;
+        looked_at += page.items.len();
+        after = page.items.last().map(|item| item.namespace.clone());
+        let may_read =
+            |item: &NamespaceSummary| rights.allow_in_some(Action::Read, &item.namespace);
+        items.extend(page.items.into_iter().filter(may_read));
+        if !page.more || after.is_none() {
+            return Ok((items, None));
+        }
+        if items.len() >= limit || looked_at >= LOOKED_AT_MAX {
+            return Ok((items, after));
+        }
+    }
+}
+
+pub(super) fn page_limit(limit: Option<u64>) -> Result<usize, ServiceError> {
     let asked = limit.unwrap_or(limits::PAGE_LIMIT_DEFAULT as u64);
     usize::try_from(asked)
         .ok()

@@ -1,8 +1,9 @@
 //! Reads of single entries and of a namespace as an application sees it, at the freshness that was asked for.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use llm_config_domain::{Address, Entry, Environment, Namespace, query};
+use llm_config_domain::{Action, Address, Entry, Environment, Namespace, Need, Value, query};
 use llm_config_replica::ReadError;
 use sha2::{Digest, Sha256};
 
@@ -38,10 +39,18 @@ impl Service {
         context: &Context,
         request: GetRequest,
     ) -> Result<GetAnswer, ServiceError> {
-        let address = request.target.parse()?;
-        let (result, revision) = self.find(context, &request, &address).await?;
+        let address: Address = request.target.parse()?;
+        let order = address.environment.lookup_order();
+        let environments = if request.resolve { order } else { &order[..1] };
+        let needs = needs(&address.namespace, environments, request.reveal);
+        let (result, revision) =
+            self.find(context, &request, &address, environments, &needs).await?;
         self.await_published(context, revision).await?;
-        result
+        let mut answer = result?;
+        if request.reveal {
+            answer.revealed = self.reveal_entry(context, &answer.entry).await?;
+        }
+        Ok(answer)
     }
 
     async fn find(
@@ -49,6 +58,8 @@ impl Service {
         context: &Context,
         request: &GetRequest,
         address: &Address,
+        environments: &[Environment],
+        needs: &[Need],
     ) -> Result<Found, ServiceError> {
         match request.version {
             Some(_) if request.resolve => Err(ServiceError::invalid(
@@ -57,20 +68,34 @@ impl Service {
             )),
             Some(0) => Err(ServiceError::invalid("version", "versions count from 1")),
             Some(version) => {
-                self.await_freshness(context, &request.read).await?;
+                self.fresh(context, &request.read, needs).await?;
                 self.old_version(address, version)
             }
             None => {
-                self.await_freshness(context, &request.read).await?;
-                let order = address.environment.lookup_order();
-                let environments = if request.resolve { order } else { &order[..1] };
+                self.fresh(context, &request.read, needs).await?;
                 self.current(address, environments)
             }
         }
     }
 
+    /// Returns when what this node has applied is as fresh as asked, for somebody who may read it; or refuses. Whoever
+    /// waited is asked again: what arrived meanwhile may have taken the right away.
+    pub(super) async fn fresh(
+        &self,
+        context: &Context,
+        read: &ReadOptions,
+        needs: &[Need],
+    ) -> Result<(), ServiceError> {
+        self.authorize(context, needs).await?;
+        self.await_freshness(context, read).await?;
+        if read.consistency == Consistency::Linearizable || read.min_revision.is_some() {
+            self.authorize(context, needs).await?;
+        }
+        Ok(())
+    }
+
     /// Returns when what this node has applied is as fresh as asked, or refuses.
-    pub(super) async fn await_freshness(
+    async fn await_freshness(
         &self,
         context: &Context,
         read: &ReadOptions,
@@ -112,7 +137,7 @@ impl Service {
     fn old_version(&self, address: &Address, version: u64) -> Result<Found, ServiceError> {
         let (view, revision) = self.view()?;
         let found = query::get_version(&view, address, version)
-            .map(|entry| GetAnswer { entry, revision })
+            .map(|entry| GetAnswer { entry, revealed: None, revision })
             .map_err(|error| {
                 query_error(error, revision, || {
                     format!("there is no version {version} of {address}")
@@ -136,7 +161,8 @@ impl Service {
             what: format!("there is no entry {address}"),
             revision: Some(revision),
         };
-        Ok((entry.map(|entry| GetAnswer { entry, revision }).ok_or_else(missing), revision))
+        let answer = entry.map(|entry| GetAnswer { entry, revealed: None, revision });
+        Ok((answer.ok_or_else(missing), revision))
     }
 
     fn cached(&self, address: &Address, environments: &[Environment]) -> Cached {
@@ -212,8 +238,9 @@ impl Service {
     ) -> Result<ResolveAnswer, ServiceError> {
         let namespace = Namespace::parse(&request.namespace)?;
         let environment = environment(&request.environment)?;
-        self.await_freshness(context, &request.read).await?;
-        self.on_view(context, move |view, revision| {
+        let needs = needs(&namespace, environment.lookup_order(), request.reveal);
+        self.fresh(context, &request.read, &needs).await?;
+        let resolving = self.on_view(context, move |view, revision| {
             let resolved = query::resolve(view, &namespace, environment).map_err(|error| {
                 query_error(error, revision, || format!("there is no namespace {namespace}"))
             })?;
@@ -221,18 +248,46 @@ impl Service {
                 namespace,
                 environment,
                 values: resolved.values,
+                revealed: BTreeMap::new(),
                 revision: resolved.revision,
                 digest: String::new(),
             };
-            answer.digest = digest(&answer);
+            answer.digest = digest(&answer, request.reveal);
             Ok(answer)
-        })
-        .await
+        });
+        let mut answer = resolving.await?;
+        if request.reveal {
+            let secrets = answer.values.iter().filter_map(|(key, value, environment)| {
+                let address = Address {
+                    namespace: answer.namespace.clone(),
+                    key: key.clone(),
+                    environment: *environment,
+                };
+                value.sealed().map(|sealed| (address, sealed.clone()))
+            });
+            let secrets: Vec<_> = secrets.collect();
+            let opened = self.reveal(context, &secrets).await?;
+            let keys = secrets.into_iter().map(|(address, _)| address.key);
+            answer.revealed = keys.zip(opened).collect();
+        }
+        Ok(answer)
     }
 }
 
-/// A hash of everything in the answer but the revision, which moves with changes elsewhere.
-fn digest(answer: &ResolveAnswer) -> String {
+/// The rights that reading these environments of a namespace needs: every one that the answer may come from.
+fn needs(namespace: &Namespace, environments: &[Environment], reveal: bool) -> Vec<Need> {
+    let actions: &[Action] = if reveal { &[Action::Read, Action::Reveal] } else { &[Action::Read] };
+    let at = |action: &Action, environment: &Environment| Need::At {
+        action: *action,
+        namespace: namespace.clone(),
+        environment: *environment,
+    };
+    environments.iter().flat_map(|env| actions.iter().map(move |action| at(action, env))).collect()
+}
+
+/// A hash of everything in the answer but the revision, which moves with changes elsewhere. Of a secret it is the sealed
+/// form that counts: a digest of the secret itself could be guessed at.
+fn digest(answer: &ResolveAnswer, reveal: bool) -> String {
     let mut hash = Sha256::new();
     let mut part = |bytes: &[u8]| {
         hash.update((bytes.len() as u64).to_be_bytes());
@@ -242,13 +297,19 @@ fn digest(answer: &ResolveAnswer) -> String {
     part(answer.environment.as_str().as_bytes());
     for (key, value, source) in &answer.values {
         part(key.as_str().as_bytes());
-        part(value.as_bytes());
+        match value {
+            Value::Json(json) => part(json.as_bytes()),
+            Value::Sealed(sealed) => {
+                part(if reveal { b"revealed" } else { b"masked" });
+                part(&sealed.bytes);
+            }
+        }
         part(source.as_str().as_bytes());
     }
     hex(&hash.finalize())
 }
 
-fn read_error(error: ReadError) -> ServiceError {
+pub(super) fn read_error(error: ReadError) -> ServiceError {
     match error {
         ReadError::NoLeader => ServiceError::NoLeader,
         ReadError::NotReady => ServiceError::NotReady { reason: "it is replaying its log".into() },
@@ -272,9 +333,11 @@ mod tests {
             values: values
                 .iter()
                 .map(|(key, value, source)| {
-                    (Key::parse(key).unwrap(), JsonValue::parse(value.as_bytes()).unwrap(), *source)
+                    let value = JsonValue::parse(value.as_bytes()).unwrap().into();
+                    (Key::parse(key).unwrap(), value, *source)
                 })
                 .collect(),
+            revealed: BTreeMap::new(),
             revision,
             digest: String::new(),
         }
@@ -283,8 +346,8 @@ mod tests {
     #[test]
     fn a_digest_follows_the_content_and_not_the_revision() {
         let base = [("a", "1", Environment::Base), ("b", "2", Environment::Base)];
-        let same = digest(&answer(&base, 9));
-        assert_eq!(digest(&answer(&base, 7)), same);
+        let same = digest(&answer(&base, 9), false);
+        assert_eq!(digest(&answer(&base, 7), false), same);
         let others = [
             vec![("a", "1", Environment::Base)],
             vec![("a", "1", Environment::Base), ("b", "3", Environment::Base)],
@@ -293,7 +356,7 @@ mod tests {
             vec![],
         ];
         for other in others {
-            assert_ne!(digest(&answer(&other, 7)), same, "{other:?}");
+            assert_ne!(digest(&answer(&other, 7), false), same, "{other:?}");
         }
     }
 

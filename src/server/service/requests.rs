@@ -2,20 +2,21 @@
 //!
 //! Requests hold text as it arrived; the service parses. Answers hold domain types; the gateways render.
 
+use std::collections::BTreeMap;
 use std::time::Instant;
 
 use bytes::Bytes;
-use llm_config_domain::{
-    Entry, Environment, JsonValue, Key, Namespace, NamespaceSummary, TxnResult,
-};
+use llm_config_domain::{Entry, Environment, Key, Namespace, NamespaceSummary, TxnResult, Value};
 
+use crate::access::Caller;
 use crate::error::ServiceError;
+use crate::secrets::Plaintext;
 pub use crate::watch::WatchFrom;
 
 /// On whose behalf, and until when.
 #[derive(Debug, Clone)]
 pub struct Context {
-    pub actor: String,
+    pub caller: Caller,
     pub deadline: Instant,
 }
 
@@ -64,11 +65,15 @@ pub struct GetRequest {
     pub resolve: bool,
     /// An old version instead of the current one.
     pub version: Option<u64>,
+    /// Show the plaintext of a secret.
+    pub reveal: bool,
 }
 
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct GetAnswer {
     pub entry: Entry,
+    /// Of a secret, when it was asked for.
+    pub revealed: Option<Plaintext>,
     pub revision: u64,
 }
 
@@ -77,7 +82,8 @@ pub struct SetRequest {
     pub target: Target,
     /// JSON text.
     pub value: Bytes,
-    pub secret: bool,
+    /// Absent: as the entry is.
+    pub secret: Option<bool>,
     pub description: String,
     pub tags: Vec<String>,
     pub comment: String,
@@ -200,15 +206,19 @@ pub struct DiffAnswer {
 pub struct ResolveRequest {
     pub namespace: String,
     pub environment: String,
+    /// Show the plaintext of secrets.
+    pub reveal: bool,
     pub read: ReadOptions,
 }
 
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct ResolveAnswer {
     pub namespace: Namespace,
     pub environment: Environment,
     /// Sorted by key, each with the environment that supplied it.
-    pub values: Vec<(Key, JsonValue, Environment)>,
+    pub values: Vec<(Key, Value, Environment)>,
+    /// Of secrets, when it was asked for.
+    pub revealed: BTreeMap<Key, Plaintext>,
     pub revision: u64,
     /// Changes if and only if the resolved content does.
     pub digest: String,
@@ -226,7 +236,7 @@ pub enum TxnOpRequest {
     Set {
         target: Target,
         value: Bytes,
-        secret: bool,
+        secret: Option<bool>,
         description: String,
         tags: Vec<String>,
         comment: String,

@@ -1,14 +1,15 @@
 //! What the replica feeds after each applied command: the cache first, then the watchers.
 //!
-//! It also tells whether the cache is abreast of storage, so that no read mixes an older entry with a newer revision.
+//! Who may do what is told before either. It also tells whether the cache is abreast of storage, so that no read mixes an older entry with a newer revision.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use llm_config_domain::Change;
+use llm_config_domain::{Change, Reader};
 use llm_config_replica::Observer;
 
+use super::Guards;
 use crate::cache::Cache;
 use crate::metrics::Metrics;
 use crate::watch::{WatchHub, WatchLimits};
@@ -42,13 +43,14 @@ impl Default for SharedLimits {
 pub struct Shared {
     pub(crate) cache: Cache,
     pub(crate) hub: Arc<WatchHub>,
+    guards: Arc<Guards>,
     /// Revision whose changes are being taken over, and the last one that was taken over: equal between changes.
     begun: AtomicU64,
     done: AtomicU64,
 }
 
 impl Shared {
-    pub fn new(limits: SharedLimits, metrics: Arc<Metrics>) -> Arc<Self> {
+    pub fn new(limits: SharedLimits, guards: Arc<Guards>, metrics: Arc<Metrics>) -> Arc<Self> {
         let watch = WatchLimits {
             ring_revisions: limits.ring_revisions,
             ring_bytes: limits.ring_bytes,
@@ -59,9 +61,15 @@ impl Shared {
         Arc::new(Shared {
             cache: Cache::new(limits.cache_bytes, metrics.clone()),
             hub: WatchHub::new(watch, metrics),
+            guards,
             begun: AtomicU64::new(0),
             done: AtomicU64::new(0),
         })
+    }
+
+    /// What knows who may do what: told when the state says something else.
+    pub(crate) fn guards(&self) -> &Arc<Guards> {
+        &self.guards
     }
 
     /// The revision up to which changes were taken over, when that is at least `applied`: otherwise storage is ahead
@@ -103,6 +111,12 @@ impl Observer for Shared {
         self.hub.publish(revision, changes);
     }
 
+    fn security(&self, state: &dyn Reader) {
+        self.guards.access.reload(state);
+        // Keys are unwrapped anew from what the ring says now.
+        self.guards.keys.forget();
+    }
+
     fn reset(&self, revision: u64) {
         self.take_over(revision, Cache::reset);
         self.hub.reset(revision);
@@ -114,7 +128,8 @@ mod tests {
     use super::*;
 
     fn shared() -> Arc<Shared> {
-        Shared::new(SharedLimits::default(), Arc::new(Metrics::new()))
+        let metrics = Arc::new(Metrics::new());
+        Shared::new(SharedLimits::default(), Arc::new(Guards::open(&metrics)), metrics)
     }
 
     #[test]

@@ -7,6 +7,7 @@ use llm_config_replica::Replica;
 
 use super::pages::check_prefix;
 use super::{Context, Service, WatchRequest, query_error};
+use crate::access::Sight;
 use crate::error::ServiceError;
 use crate::watch::{ChangeLog, Filter, PULL_BYTES, WatchBatch, Watcher};
 
@@ -47,11 +48,21 @@ impl Service {
         request: WatchRequest,
     ) -> Result<Watcher, ServiceError> {
         let filter = filter(&request)?;
+        self.authorize(context, &[]).await?;
+        let sight = Sight::new(
+            self.inner.guards.access.clone(),
+            context.caller.clone(),
+            filter.namespace.clone(),
+            filter.environment,
+        );
+        if let Some(need) = sight.blind() {
+            return Err(self.deny(&context.caller, need).await);
+        }
         if !self.replica().recovered() {
             return Err(ServiceError::NotReady { reason: "it is replaying its log".into() });
         }
         let log = Arc::new(ReplicatedLog(self.replica().clone()));
-        let opening = self.inner.shared.hub.watch(log, filter, request.from);
+        let opening = self.inner.shared.hub.watch(log, filter, sight, request.from);
         match tokio::time::timeout_at(context.deadline.into(), opening).await {
             Ok(result) => result,
             Err(_) => Err(ServiceError::Overloaded {

@@ -1,14 +1,19 @@
 //! Changes: build the command, check it here, let the cluster decide.
+//!
+//! Whose right it needs is asked twice: here, so that nobody loads the cluster with what they may not do, and where it is
+//! applied, when the policy has changed in between.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use llm_config_domain::{
-    Address, Command, Compact, Compare, Delete, JsonValue, Operation, Outcome, Rollback, Set, Txn,
-    TxnOp, limits, query,
+    Action, Address, AuditKind, Command, Compact, Compare, Delete, JsonValue, Need, Operation,
+    Outcome, Rejection, Rollback, Set, Txn, TxnOp, TxnResult, Value, limits, query,
 };
 use llm_config_replica::ProposeError;
 
+use super::secrets::next_version;
 use super::{
     CompactAnswer, CompactRequest, Context, DeleteAnswer, DeleteRequest, RollbackAnswer,
     RollbackRequest,
@@ -16,13 +21,17 @@ use super::{
 use super::{Service, SetAnswer, SetRequest, Target, TxnAnswer, TxnOpRequest, TxnRequest};
 use super::{internal, query_error, refused};
 use crate::error::{Effect, ServiceError};
+use crate::metrics::SecretAccess;
 
 /// What came out of a proposal that the state machine accepted.
-struct Done {
-    outcome: Outcome,
-    revision: u64,
-    replayed: bool,
+pub(super) struct Done {
+    pub(super) outcome: Outcome,
+    pub(super) revision: u64,
+    pub(super) replayed: bool,
 }
+
+/// What each set of an operation says about being a secret; `None`: as the entry is.
+type Choices = Vec<Option<bool>>;
 
 impl Service {
     pub async fn set(
@@ -39,19 +48,21 @@ impl Service {
         context: &Context,
         request: SetRequest,
     ) -> Result<SetAnswer, ServiceError> {
-        refuse_secret(request.secret)?;
         let address = request.target.parse()?;
         let what = missing(&address);
         let set = Set {
             address,
-            value: JsonValue::parse(&request.value)?,
+            value: JsonValue::parse(&request.value)?.into(),
             description: request.description,
             tags: request.tags,
             comment: request.comment,
             expected_version: request.expected_version,
+            declassify: request.secret == Some(false),
         };
-        let done =
-            self.propose(context, Operation::Set(set), request.idempotency_key, what).await?;
+        let operation = Operation::Set(set);
+        let choices = vec![request.secret];
+        let done = self.write(context, operation, choices, request.idempotency_key, what).await?;
+        self.changed(AuditKind::ConfigSet, &done);
         match done.outcome {
             Outcome::Set { entry, created } => {
                 Ok(SetAnswer { entry, created, revision: done.revision, replayed: done.replayed })
@@ -83,6 +94,7 @@ impl Service {
         };
         let done =
             self.propose(context, Operation::Delete(delete), request.idempotency_key, what).await?;
+        self.changed(AuditKind::ConfigDelete, &done);
         match done.outcome {
             Outcome::Deleted { entry } => Ok(DeleteAnswer {
                 version: entry.version,
@@ -114,10 +126,25 @@ impl Service {
             version: request.version,
             expected_version: request.expected_version,
             comment: request.comment,
+            resealed: None,
         };
+        let plain = Operation::Rollback(rollback.clone());
+        self.authorize(context, &plain.needs()).await?;
+        // The digest of what was asked; how it is sealed differs from try to try.
+        let request = match request.idempotency_key {
+            None => None,
+            Some(key) => self.command(context, plain)?.with_request_id(key).request,
+        };
+        let rollback = &rollback;
         let done = self
-            .propose(context, Operation::Rollback(rollback), request.idempotency_key, what)
+            .propose_sealed(context, request, what, || async move {
+                let Rollback { address, version, .. } = rollback;
+                let next = next_version(self, address)?;
+                let resealed = self.sealed_again(context, address, *version, next).await?;
+                Ok(Operation::Rollback(Rollback { resealed, ..rollback.clone() }))
+            })
             .await?;
+        self.changed(AuditKind::ConfigRollback, &done);
         match done.outcome {
             Outcome::RolledBack { entry } => {
                 Ok(RollbackAnswer { entry, revision: done.revision, replayed: done.replayed })
@@ -154,6 +181,7 @@ impl Service {
                 ));
             }
         }
+        let choices = choices(&request);
         let txn = Txn {
             compare: each("compare", request.compare, |compare| {
                 Ok(Compare { address: compare.target.parse()?, version: compare.version })
@@ -162,8 +190,11 @@ impl Service {
             failure: each("failure", request.failure, txn_op)?,
         };
         let what = "the transaction deletes an entry that is not there".to_owned();
-        let done =
-            self.propose(context, Operation::Txn(txn), request.idempotency_key, what).await?;
+        let operation = Operation::Txn(txn);
+        let done = self.write(context, operation, choices, request.idempotency_key, what).await?;
+        if matches!(&done.outcome, Outcome::Txn { results, .. } if changes(results)) {
+            self.changed(AuditKind::ConfigTxn, &done);
+        }
         match done.outcome {
             Outcome::Txn { succeeded, results } => Ok(TxnAnswer {
                 succeeded,
@@ -189,9 +220,18 @@ impl Service {
         context: &Context,
         request: CompactRequest,
     ) -> Result<CompactAnswer, ServiceError> {
-        if let Some(revision) = request.revision {
-            let what = format!("there is no revision {revision}");
-            self.propose(context, Operation::Compact(Compact { revision }), None, what).await?;
+        match request.revision {
+            Some(revision) => {
+                let operation = Operation::Compact(Compact { revision });
+                let what = format!("there is no revision {revision}");
+                let done = self.propose(context, operation, None, what).await?;
+                self.changed(AuditKind::AdminCompact, &done);
+            }
+            None => {
+                self.authorize(context, &[Need::Everywhere(Action::Cluster)]).await?;
+                let detail = format!("the storage of node {}", self.replica().node_id());
+                self.note(context, AuditKind::AdminCompact, detail).await;
+            }
         }
         let storage = self.compact_storage(context).await?;
         let (view, revision) = self.view()?;
@@ -217,29 +257,173 @@ impl Service {
         }
     }
 
-    async fn propose(
+    /// Proposes what needs no secret, for somebody who may do it.
+    pub(super) async fn propose(
         &self,
         context: &Context,
         operation: Operation,
         idempotency_key: Option<String>,
         what: String,
     ) -> Result<Done, ServiceError> {
-        let idempotent = idempotency_key.is_some();
-        let mut command = Command::new(context.actor.clone(), operation);
+        self.authorize(context, &operation.needs()).await?;
+        let mut command = self.command(context, operation)?;
+        if let Some(key) = idempotency_key {
+            command = command.with_request_id(key);
+        }
+        command.validate()?;
+        match self.submit(context, command).await? {
+            Ok(done) => Ok(done),
+            Err(rejection) => Err(self.rejected(context, rejection, what).await),
+        }
+    }
+
+    /// Proposes values, those of secrets sealed.
+    ///
+    /// Whether an entry that is written without a word about it is a secret is looked up on this node. Should it have
+    /// become one an instant ago elsewhere, the write is refused by the state machine and made again, sealed.
+    async fn write(
+        &self,
+        context: &Context,
+        plain: Operation,
+        choices: Choices,
+        idempotency_key: Option<String>,
+        what: String,
+    ) -> Result<Done, ServiceError> {
+        self.authorize(context, &plain.needs()).await?;
+        let mut secret = self.secrets_in(&plain, &choices)?;
+        if !secret.contains(&true) {
+            let mut command = self.command(context, plain.clone())?;
+            if let Some(key) = &idempotency_key {
+                command = command.with_request_id(key.clone());
+            }
+            command.validate()?;
+            match self.submit(context, command).await? {
+                Ok(done) => return Ok(done),
+                Err(Rejection::EntryIsSecret) => {
+                    let fresh = self.replica().linearizable(context.deadline).await;
+                    fresh.map_err(super::read::read_error)?;
+                    secret = self.secrets_in(&plain, &choices)?;
+                }
+                Err(rejection) => return Err(self.rejected(context, rejection, what).await),
+            }
+        }
+        for (set, _) in sets(&plain).into_iter().zip(secret).filter(|(_, secret)| *secret) {
+            if let Some(json) = set.value.json() {
+                Self::plaintext(json.as_bytes())?;
+            }
+        }
+        // Everything about it that is no secret is checked before anything is sealed.
+        let command = self.command(context, plain.clone())?;
+        command.validate()?;
+        let said: Vec<u8> = choices.iter().map(|choice| choice.map_or(2, u8::from)).collect();
+        let request =
+            self.request_of(context, idempotency_key, &[&command.content(), &said]).await?;
+        let (plain, choices) = (&plain, &choices);
+        let done = self
+            .propose_sealed(context, request, what, || self.sealed(context, plain, choices))
+            .await?;
+        if !done.replayed {
+            self.inner.metrics.secret_access(SecretAccess::Write);
+        }
+        Ok(done)
+    }
+
+    /// The same operation with its secrets sealed for the versions that come next.
+    async fn sealed(
+        &self,
+        context: &Context,
+        plain: &Operation,
+        choices: &Choices,
+    ) -> Result<Operation, ServiceError> {
+        let mut operation = plain.clone();
+        let secret = self.secrets_in(plain, choices)?;
+        let earlier = changes_before(plain);
+        for ((set, secret), earlier) in
+            sets_mut(&mut operation).into_iter().zip(secret).zip(earlier)
+        {
+            if !secret {
+                continue;
+            }
+            let Some(json) = set.value.json() else { continue };
+            let plaintext = Self::plaintext(json.as_bytes())?;
+            let version = next_version(self, &set.address)? + earlier;
+            set.value = Value::Sealed(self.seal(context, &set.address, version, &plaintext).await?);
+        }
+        Ok(operation)
+    }
+
+    /// Which sets of an operation write a secret, as far as this node knows.
+    fn secrets_in(
+        &self,
+        operation: &Operation,
+        choices: &Choices,
+    ) -> Result<Vec<bool>, ServiceError> {
+        let mut view = None;
+        let sets = sets(operation);
+        let mut secret = Vec::with_capacity(sets.len());
+        for (set, choice) in sets.into_iter().zip(choices) {
+            secret.push(match choice {
+                Some(said) => *said,
+                None => {
+                    let (view, revision) = match &mut view {
+                        Some(view) => view,
+                        none => none.insert(self.view()?),
+                    };
+                    query::is_secret(view, &set.address)
+                        .map_err(|error| query_error(error, *revision, || missing(&set.address)))?
+                }
+            });
+        }
+        Ok(secret)
+    }
+
+    /// A command of the caller.
+    pub(super) fn command(
+        &self,
+        context: &Context,
+        operation: Operation,
+    ) -> Result<Command, ServiceError> {
+        let origin = context.caller.origin(self.replica().node_id());
+        let command = Command::new(context.caller.name.to_string(), operation).from_origin(origin);
         if command.size() > limits::COMMAND_BYTES_MAX {
             return Err(ServiceError::PayloadTooLarge {
                 what: "body".into(),
                 limit: limits::COMMAND_BYTES_MAX as u64,
             });
         }
-        if let Some(key) = idempotency_key {
-            command = command.with_request_id(key);
-        }
-        command.validate()?;
+        Ok(command)
+    }
+
+    /// Proposes a command and waits until it is applied, or refused by the state machine.
+    pub(super) async fn submit(
+        &self,
+        context: &Context,
+        command: Command,
+    ) -> Result<Result<Done, Rejection>, ServiceError> {
+        let idempotent = command.request.is_some();
         let proposed = self.replica().propose(command, context.deadline).await;
         let applied = proposed.map_err(|error| not_proposed(error, idempotent))?;
-        let outcome = applied.result.map_err(|rejection| refused(rejection, || what))?;
-        Ok(Done { outcome, revision: applied.revision, replayed: applied.replayed })
+        let (revision, replayed) = (applied.revision, applied.replayed);
+        Ok(applied.result.map(|outcome| Done { outcome, revision, replayed }))
+    }
+
+    /// The answer to what the state machine refused. A right that was missing leaves its trace.
+    pub(super) async fn rejected(
+        &self,
+        context: &Context,
+        rejection: Rejection,
+        what: String,
+    ) -> ServiceError {
+        let error = refused(rejection, || what);
+        self.after_refusal(context, &error).await;
+        error
+    }
+
+    /// Counts the record that a change left in the audit log.
+    fn changed(&self, kind: AuditKind, done: &Done) {
+        if !done.replayed {
+            self.inner.metrics.audit_event(kind.as_str());
+        }
     }
 }
 
@@ -247,15 +431,63 @@ fn missing(address: &Address) -> String {
     format!("there is no entry {address}")
 }
 
-/// Encryption at rest is not there, and storing a secret in the clear would be worse than refusing it.
-fn refuse_secret(secret: bool) -> Result<(), ServiceError> {
-    if secret {
-        return Err(ServiceError::invalid(
-            "secret",
-            "this version stores no secrets; leave it out or send false",
-        ));
+/// Whether a transaction changed something.
+fn changes(results: &[TxnResult]) -> bool {
+    results.iter().any(|result| !matches!(result, TxnResult::Get(_)))
+}
+
+fn choices(request: &TxnRequest) -> Choices {
+    let ops = request.success.iter().chain(&request.failure);
+    ops.filter_map(|op| match op {
+        TxnOpRequest::Set { secret, .. } => Some(*secret),
+        TxnOpRequest::Delete { .. } | TxnOpRequest::Get { .. } => None,
+    })
+    .collect()
+}
+
+/// The sets of an operation, in their order.
+fn sets(operation: &Operation) -> Vec<&Set> {
+    match operation {
+        Operation::Set(set) => vec![set],
+        Operation::Txn(txn) => {
+            let ops = txn.success.iter().chain(&txn.failure);
+            ops.filter_map(|op| if let TxnOp::Set(set) = op { Some(set) } else { None }).collect()
+        }
+        _ => Vec::new(),
     }
-    Ok(())
+}
+
+fn sets_mut(operation: &mut Operation) -> Vec<&mut Set> {
+    match operation {
+        Operation::Set(set) => vec![set],
+        Operation::Txn(txn) => {
+            let ops = txn.success.iter_mut().chain(&mut txn.failure);
+            ops.filter_map(|op| if let TxnOp::Set(set) = op { Some(set) } else { None }).collect()
+        }
+        _ => Vec::new(),
+    }
+}
+
+/// For each set of an operation: how many changes of the same entry come before it in its list.
+fn changes_before(operation: &Operation) -> Vec<u64> {
+    let Operation::Txn(txn) = operation else { return vec![0] };
+    let mut counts = Vec::new();
+    for list in [&txn.success, &txn.failure] {
+        let mut changed: HashMap<&Address, u64> = HashMap::new();
+        for op in list {
+            let (address, is_set) = match op {
+                TxnOp::Set(set) => (&set.address, true),
+                TxnOp::Delete(delete) => (&delete.address, false),
+                TxnOp::Get(_) => continue,
+            };
+            let count = changed.entry(address).or_default();
+            if is_set {
+                counts.push(*count);
+            }
+            *count += 1;
+        }
+    }
+    counts
 }
 
 /// Converts every element; an error names the element it is in.
@@ -292,8 +524,10 @@ fn txn_op(op: TxnOpRequest) -> Result<TxnOp, ServiceError> {
             comment,
             expected_version,
         } => {
-            refuse_secret(secret)?;
-            let value = JsonValue::parse(&value)?;
+            if secret == Some(true) {
+                Service::plaintext(&value)?;
+            }
+            let value = JsonValue::parse(&value)?.into();
             TxnOp::Set(Set {
                 address: address(target)?,
                 value,
@@ -301,6 +535,7 @@ fn txn_op(op: TxnOpRequest) -> Result<TxnOp, ServiceError> {
                 tags,
                 comment,
                 expected_version,
+                declassify: secret == Some(false),
             })
         }
         TxnOpRequest::Delete { target, expected_version, comment } => {
@@ -310,7 +545,7 @@ fn txn_op(op: TxnOpRequest) -> Result<TxnOp, ServiceError> {
     })
 }
 
-fn not_proposed(error: ProposeError, idempotent: bool) -> ServiceError {
+pub(super) fn not_proposed(error: ProposeError, idempotent: bool) -> ServiceError {
     match error {
         ProposeError::NoLeader => ServiceError::NoLeader,
         ProposeError::NotReady => {
@@ -345,6 +580,8 @@ fn unexpected(outcome: &Outcome) -> ServiceError {
         Outcome::Registered => "register",
         Outcome::NodeAdded => "add a node",
         Outcome::NodeRemoved => "remove a node",
+        Outcome::Done => "done",
+        Outcome::Banned { .. } => "ban",
     };
     ServiceError::Internal {
         reason: format!("the command was answered as a {kind}"),

@@ -3,8 +3,11 @@
 //! Nothing is opened or bound here: a `Settings` value is a promise that the configuration makes sense, not that the
 //! machine agrees with it.
 
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzzing;
 mod options;
 mod parse;
+mod security;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -22,6 +25,10 @@ use crate::logging::Format;
 use options::{Chosen, Given};
 
 pub use options::{Flags, OPTION_NAMES};
+pub use security::{
+    BAN_DURATION_MAX, BanSettings, CertificateFiles, ClientTls, JwtKeys, JwtSettings,
+    LimitSettings, RaftTls, SecuritySettings,
+};
 
 const DATA_DIR_DEFAULT: &str = "/var/lib/llm-config";
 const HTTP_ADDR_DEFAULT: &str = "127.0.0.1:8080";
@@ -87,7 +94,7 @@ pub struct Settings {
     pub advertise_raft: Option<String>,
     /// Founding members by id; empty when the node was founded before.
     pub initial_cluster: BTreeMap<u64, String>,
-    /// HTTP addresses of nodes of the cluster to join, as `http://HOST:PORT`; empty on a founder.
+    /// HTTP addresses of nodes of the cluster to join, as `http://HOST:PORT` or `https://HOST:PORT`; empty on a founder.
     pub join: Vec<String>,
     /// Versions kept of each entry, taken at founding.
     pub history_limit: u64,
@@ -111,6 +118,8 @@ pub struct Settings {
     pub storage_quota: u64,
     /// Free bytes of the disk below which the cluster refuses writes.
     pub disk_reserve: u64,
+    /// Tokens, keys, limits and certificates.
+    pub security: SecuritySettings,
 }
 
 impl Settings {
@@ -125,7 +134,7 @@ impl Settings {
         let settings = Self::interpret(&chosen)?;
         settings.check_membership(&chosen)?;
         settings.check_advertised()?;
-        settings.check_auth(&chosen)?;
+        settings.check_auth()?;
         Ok(settings)
     }
 
@@ -139,6 +148,7 @@ impl Settings {
         let node_id = interpret(node_id, parse::node_id)?;
         let advertise_raft = optional(&chosen.advertise_raft, advertised)?
             .or_else(|| initial_cluster.get(&node_id).cloned());
+        let auth = optional(&chosen.auth, parse::switch)?.unwrap_or(true);
         Ok(Self {
             node_id,
             data_dir: optional(&chosen.data_dir, data_dir)?
@@ -156,7 +166,7 @@ impl Settings {
                 parse::number(text, 1, limits::HISTORY_LIMIT_MAX)
             })?
             .unwrap_or(limits::HISTORY_LIMIT_DEFAULT),
-            auth: optional(&chosen.auth, parse::switch)?.unwrap_or(true),
+            auth,
             insecure: optional(&chosen.insecure, parse::switch)?.unwrap_or(false),
             log_format: optional(&chosen.log_format, Format::from_str)?.unwrap_or(Format::Text),
             log_level: optional(&chosen.log_level, log_level)?.unwrap_or(LevelFilter::INFO),
@@ -180,6 +190,7 @@ impl Settings {
                 parse::bytes(text, 0, STORAGE_BYTES_MAX)
             })?
             .unwrap_or(DISK_RESERVE_DEFAULT),
+            security: SecuritySettings::interpret(chosen, auth)?,
         })
     }
 
@@ -220,16 +231,9 @@ impl Settings {
         Ok(())
     }
 
-    fn check_auth(&self, chosen: &Chosen) -> Result<(), SettingsError> {
+    fn check_auth(&self) -> Result<(), SettingsError> {
         if self.auth {
-            let place = chosen.auth.as_ref().map_or_else(
-                || "--auth on (the default)".to_owned(),
-                |g| format!("{} on", g.origin),
-            );
-            return Err(SettingsError(format!(
-                "{place}: this version has no token authentication yet; pass --auth off with every listener on loopback, \
-                 or --auth off --insecure inside a network that you trust"
-            )));
+            return Ok(());
         }
         if self.insecure {
             return Ok(());
@@ -281,6 +285,7 @@ impl Settings {
             backup_keep: self.backup_keep,
             storage_quota: self.storage_quota,
             disk_reserve: self.disk_reserve,
+            security: self.security.printed(),
         };
         serde_saphyr::to_string(&printed)
             .map_err(|error| SettingsError(format!("--print-config: {error}")))
@@ -319,6 +324,8 @@ struct Printed<'a> {
     backup_keep: usize,
     storage_quota: u64,
     disk_reserve: u64,
+    #[serde(flatten)]
+    security: security::Printed<'a>,
 }
 
 /// What others will be told; a port chosen by the system is not known yet.

@@ -54,7 +54,7 @@ macro_rules! options {
         /// The configuration file: the same names as the flags, all optional.
         #[derive(Debug, Default, Deserialize)]
         #[serde(deny_unknown_fields)]
-        struct File {
+        pub(super) struct File {
             $(
                 #[serde(rename = $flag, default)]
                 $field: Option<Spanned<String>>,
@@ -73,19 +73,23 @@ macro_rules! options {
         impl Chosen {
             /// Flags, then environment (clap has put those two in order), then the file.
             pub(super) fn merge(flags: Flags, matches: &ArgMatches, file: Option<&Path>) -> Result<Self, SettingsError> {
-                let (path, file) = match file {
-                    Some(path) => (path.display().to_string(), read(path)?),
-                    None => (String::new(), File::default()),
-                };
-                Ok(Self {
+                Ok(match file {
+                    Some(path) => Self::of(flags, matches, &path.display().to_string(), read(path)?),
+                    None => Self::of(flags, matches, "", File::default()),
+                })
+            }
+
+            /// The same, of a file that was read from `path`.
+            pub(super) fn of(flags: Flags, matches: &ArgMatches, path: &str, file: File) -> Self {
+                Self {
                     $(
                         $field: from_command_line(flags.$field, matches, stringify!($field), $flag, $env)
                             .or_else(|| file.$field.map(|spanned| Given {
-                                origin: Origin::File { path: path.clone(), line: spanned.referenced.line(), field: $flag },
+                                origin: Origin::File { path: path.to_owned(), line: spanned.referenced.line(), field: $flag },
                                 text: spanned.value,
                             })),
                     )*
-                })
+                }
             }
         }
     };
@@ -137,6 +141,46 @@ options! {
         "What this node may store before the cluster refuses writes, such as 8GiB; 0 is no bound [default: 8GiB]" []
     disk_reserve "disk-reserve" "LLM_CONFIG_DISK_RESERVE" "SIZE"
         "Free space of the disk below which the cluster refuses writes [default: 256MiB]" []
+    bootstrap_token_file "bootstrap-token-file" "LLM_CONFIG_BOOTSTRAP_TOKEN_FILE" "FILE"
+        "The first admin token, taken at founding [default: made then and written to DIR/bootstrap-token]" []
+    master_key_file "master-key-file" "LLM_CONFIG_MASTER_KEY_FILE" "FILE"
+        "The key that wraps the keys of secrets: 32 bytes in base64, older ones on the lines below; without it this node serves everything but secrets" []
+    jwt_keys "jwt-keys" "LLM_CONFIG_JWT_KEYS" "FILE|URL"
+        "Key set (JWKS) of an OpenID Connect issuer whose tokens are accepted too" []
+    jwt_issuer "jwt-issuer" "LLM_CONFIG_JWT_ISSUER" "URL"
+        "What the claim iss of such a token must be; needed with --jwt-keys" []
+    jwt_audience "jwt-audience" "LLM_CONFIG_JWT_AUDIENCE" "TEXT"
+        "What the claim aud of such a token must hold; needed with --jwt-keys" []
+    jwt_roles_claim "jwt-roles-claim" "LLM_CONFIG_JWT_ROLES_CLAIM" "NAME"
+        "The claim that lists the roles, such as groups or realm_access.roles [default: roles]" []
+    rate_limit "rate-limit" "LLM_CONFIG_RATE_LIMIT" "N"
+        "Requests a second that each principal may make to this node, twice as many at once; 0 is no limit [default: 20000, with --auth off 0]" []
+    rate_limit_address "rate-limit-address" "LLM_CONFIG_RATE_LIMIT_ADDRESS" "N"
+        "Requests a second that may come from each address, twice as many at once; 0 is no limit [default: 20000, with --auth off 0]" []
+    ban_failures "ban-failures" "LLM_CONFIG_BAN_FAILURES" "N"
+        "Failed authentications within a minute after which an address is banned; 0 bans nobody [default: 10]" []
+    ban_duration "ban-duration" "LLM_CONFIG_BAN_DURATION" "TIME"
+        "How long the first ban of an address lasts; each further one twice as long, up to a day [default: 1m]" []
+    limit_exempt "limit-exempt" "LLM_CONFIG_LIMIT_EXEMPT" "CIDR[,CIDR…]"
+        "Addresses that are neither limited nor banned" []
+    trusted_proxies "trusted-proxies" "LLM_CONFIG_TRUSTED_PROXIES" "CIDR[,CIDR…]"
+        "Proxies whose X-Forwarded-For names the client [default: none is believed]" []
+    cors_origins "cors-origins" "LLM_CONFIG_CORS_ORIGINS" "URL[,URL…]"
+        "Origins whose web pages may use the HTTP API [default: none]" []
+    tls_cert "tls-cert" "LLM_CONFIG_TLS_CERT" "FILE"
+        "Certificate chain (PEM) for clients, HTTP and gRPC; read again when the file changes" []
+    tls_key "tls-key" "LLM_CONFIG_TLS_KEY" "FILE"
+        "Private key (PEM) of --tls-cert" []
+    tls_client_ca "tls-client-ca" "LLM_CONFIG_TLS_CLIENT_CA" "FILE"
+        "Authorities (PEM) whose client certificates are accepted in place of a token" []
+    tls_ca "tls-ca" "LLM_CONFIG_TLS_CA" "FILE"
+        "Authorities (PEM) that vouch for the nodes of https --join addresses [default: those of the system]" []
+    raft_tls_cert "raft-tls-cert" "LLM_CONFIG_RAFT_TLS_CERT" "FILE"
+        "Certificate chain (PEM) of this node towards other nodes; names it as node-ID.llm-config" []
+    raft_tls_key "raft-tls-key" "LLM_CONFIG_RAFT_TLS_KEY" "FILE"
+        "Private key (PEM) of --raft-tls-cert" []
+    raft_tls_ca "raft-tls-ca" "LLM_CONFIG_RAFT_TLS_CA" "FILE"
+        "Authorities (PEM) that vouch for the other nodes" []
 }
 
 /// An empty environment variable counts as not set: compose files and unit files write them that way.
@@ -168,15 +212,20 @@ fn read(path: &Path) -> Result<File, SettingsError> {
             "--config {shown}: {size} bytes is too large for a configuration file; is it the right file?"
         )));
     }
-    let text = std::fs::read_to_string(path).map_err(unreadable)?;
+    decode(&std::fs::read_to_string(path).map_err(unreadable)?, path)
+}
+
+/// What the text of a file says; `path` is for the refusal.
+pub(super) fn decode(text: &str, path: &Path) -> Result<File, SettingsError> {
     if text.lines().all(|line| line.trim().is_empty() || line.trim_start().starts_with('#')) {
         return Ok(File::default());
     }
-    serde_saphyr::from_str(&text).map_err(|error| {
+    serde_saphyr::from_str(text).map_err(|error| {
         let line = error.location().map_or(0, |location| location.line());
         SettingsError::new(format!(
-            "--config {shown}: line {line}{}: {}; see --help for the names and forms of the options",
-            field_of(&text, line),
+            "--config {}: line {line}{}: {}; see --help for the names and forms of the options",
+            path.display(),
+            field_of(text, line),
             reason(&error),
         ))
     })

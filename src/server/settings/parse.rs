@@ -22,18 +22,18 @@ pub(super) fn listen(text: &str) -> Result<SocketAddr, String> {
         .ok_or_else(|| format!("{text:?} resolves to no address; give an IP address and a port"))
 }
 
-/// `URL,URL,…`: where nodes of a running cluster serve HTTP. The scheme may be left out.
+/// `URL,URL,…`: where nodes of a running cluster serve HTTP. Without a scheme it is http.
 pub(super) fn join(text: &str) -> Result<Vec<String>, String> {
     let mut urls = Vec::new();
     for part in text.split(',').map(str::trim) {
-        if part.starts_with("https://") {
-            return Err(format!("{part:?}: TLS is not supported here; give http://HOST:PORT"));
-        }
-        let rest = part.strip_prefix("http://").unwrap_or(part);
+        let (scheme, rest) = match part.split_once("://") {
+            Some((scheme @ ("http" | "https"), rest)) => (scheme, rest),
+            _ => ("http", part),
+        };
         let address = advertised(rest.strip_suffix('/').unwrap_or(rest)).map_err(|_| {
-            format!("{part:?} is not the HTTP address of a node; write http://HOST:PORT,http://HOST:PORT,…")
+            format!("{part:?} is not the HTTP address of a node; write http://HOST:PORT or https://HOST:PORT")
         })?;
-        let url = format!("http://{address}");
+        let url = format!("{scheme}://{address}");
         if urls.contains(&url) {
             return Err(format!("{url} is listed twice; list each node once"));
         }
@@ -158,13 +158,15 @@ mod tests {
     #[test]
     fn join_lists_are_urls_of_nodes() {
         assert_eq!(join("http://a:1/, b:2").unwrap(), ["http://a:1", "http://b:2"]);
+        assert_eq!(join("https://a:1/").unwrap(), ["https://a:1"]);
         for (bad, part) in [
             ("", "HOST:PORT"),
             ("http://a:1,", "HOST:PORT"),
             ("a", "HOST:PORT"),
             ("http://a:1/api", "HOST:PORT"),
             ("http://0.0.0.0:1", "HOST:PORT"),
-            ("https://a:1", "TLS"),
+            ("https://a", "HOST:PORT"),
+            ("ftp://a:1", "HOST:PORT"),
             ("a:1,http://a:1", "listed twice"),
         ] {
             let reason = join(bad).unwrap_err();

@@ -46,7 +46,7 @@ fn wrong_values_are_refused_with_the_flag_and_the_way_out() {
         ),
         (&["--node-id=1", "--initial-cluster=1=a:1,2=a:1"], &["--initial-cluster", "same address"]),
         (&["--node-id=1", "--join=a"], &["--join", "http://HOST:PORT"]),
-        (&["--node-id=1", "--join=https://a:1"], &["--join", "TLS"]),
+        (&["--node-id=1", "--join=ftp://a:1"], &["--join", "https://HOST:PORT"]),
         (&["--node-id=1", "--join=a:1,http://a:1"], &["--join", "listed twice"]),
         (
             &["--node-id=1", "--join=a:1", "--initial-cluster=1=b:1"],
@@ -102,11 +102,14 @@ fn unknown_words_are_refused() {
 }
 
 #[test]
-fn authentication_is_on_unless_it_is_switched_off_and_does_not_exist_yet() {
-    for args in [&["serve", "--node-id=1"][..], &["serve", "--node-id=1", "--auth=on"]] {
-        let (code, _, stderr) = run(args);
-        assert_eq!(code, Some(2), "{stderr}");
-        assert!(stderr.contains("--auth on") && stderr.contains("--auth off"), "{stderr}");
+fn authentication_is_on_unless_it_is_switched_off() {
+    // With it a node may listen where others reach it.
+    let everywhere = ["--http-addr=192.0.2.1:7000", "--grpc-addr=192.0.2.1:7001"];
+    for (auth, shown) in [(&[][..], "auth: \"on\""), (&["--auth=on"], "auth: \"on\"")] {
+        let args = [&["serve", "--print-config", "--node-id=1"][..], &everywhere, auth].concat();
+        let (code, stdout, stderr) = run(&args);
+        assert_eq!(code, Some(0), "{stderr}");
+        assert!(stdout.lines().any(|line| line == shown), "{stdout}");
     }
 }
 

@@ -1,119 +1,19 @@
 //! The gRPC API of a real node: answers, errors and what every answer carries, on both ports that take it.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test says so by failing")]
 
+mod grpc_support;
 mod support;
 
 use std::collections::BTreeSet;
-use std::net::SocketAddr;
 use std::time::Duration;
 
+use grpc_support::{Alone, PATIENCE, RawGet, channel, get, raw, reason, revision, set};
 use llm_config_proto::v1;
 use llm_config_proto::v1::cluster_service_client::ClusterServiceClient;
 use llm_config_proto::v1::config_service_client::ConfigServiceClient;
-use llm_config_server::logging::Format;
-use llm_config_server::node::{Node, Sockets};
-use llm_config_server::settings::Settings;
-use support::Ports;
 use tokio::time::timeout;
-use tonic::metadata::MetadataMap;
-use tonic::transport::{Channel, Endpoint};
-use tonic::{Code, Request, Status};
+use tonic::{Code, Request};
 use tonic_types::StatusExt;
-use tracing::level_filters::LevelFilter;
-
-const PATIENCE: Duration = Duration::from_secs(60);
-
-/// A cluster of one in this process.
-struct Alone {
-    node: Node,
-    ports: Ports,
-    folder: tempfile::TempDir,
-}
-
-impl Alone {
-    async fn start() -> Self {
-        Self::start_in(tempfile::tempdir().unwrap(), Ports::free(support::own_ip())).await
-    }
-
-    async fn start_in(folder: tempfile::TempDir, ports: Ports) -> Self {
-        let settings = Settings {
-            node_id: 1,
-            data_dir: folder.path().join("data"),
-            http_addr: ports.http,
-            metrics_addr: ports.metrics,
-            grpc_addr: ports.grpc,
-            raft_addr: ports.raft,
-            advertise_http: None,
-            advertise_grpc: None,
-            advertise_raft: None,
-            initial_cluster: [(1, ports.raft.to_string())].into(),
-            join: Vec::new(),
-            history_limit: 100,
-            auth: false,
-            insecure: false,
-            log_format: Format::Text,
-            log_level: LevelFilter::WARN,
-            cache_bytes: 1 << 20,
-            request_timeout: Duration::from_secs(5),
-            backup_interval: None,
-            backup_keep: 7,
-            storage_quota: 0,
-            disk_reserve: 0,
-        };
-        let node = Node::start(&settings, Sockets::bind(&settings).unwrap()).await.unwrap();
-        let ready = async {
-            while !node.service().replica().ready() {
-                tokio::time::sleep(Duration::from_millis(10)).await;
-            }
-        };
-        timeout(PATIENCE, ready).await.expect("the node becomes ready");
-        Self { node, ports, folder }
-    }
-
-    async fn config(&self) -> ConfigServiceClient<Channel> {
-        ConfigServiceClient::new(channel(self.ports.grpc).await)
-    }
-}
-
-async fn channel(address: SocketAddr) -> Channel {
-    Endpoint::from_shared(format!("http://{address}")).unwrap().connect().await.unwrap()
-}
-
-fn set(key: &str, value: &str) -> v1::SetRequest {
-    v1::SetRequest {
-        namespace: "ns".to_owned(),
-        key: key.to_owned(),
-        value: value.to_owned().into(),
-        ..Default::default()
-    }
-}
-
-fn get(key: &str) -> v1::GetRequest {
-    let read =
-        v1::ReadOptions { consistency: v1::Consistency::Linearizable.into(), ..Default::default() };
-    v1::GetRequest {
-        namespace: "ns".to_owned(),
-        key: key.to_owned(),
-        read: Some(read),
-        ..Default::default()
-    }
-}
-
-/// The stable code and a number or word that came with it.
-fn reason(status: &Status) -> String {
-    let info =
-        status.get_details_error_info().unwrap_or_else(|| panic!("no ErrorInfo in {status:?}"));
-    assert_eq!(info.domain, "llm-config");
-    assert!(
-        info.metadata.contains_key("retryable") && info.metadata.contains_key("applied"),
-        "{info:?}"
-    );
-    info.reason
-}
-
-fn revision(metadata: &MetadataMap) -> u64 {
-    metadata.get("x-config-revision").unwrap().to_str().unwrap().parse().unwrap()
-}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_entry_lives_through_every_method_on_both_ports() {
@@ -181,7 +81,7 @@ async fn an_entry_lives_through_every_method_on_both_ports() {
         let resolve = v1::ResolveRequest {
             namespace: "ns".to_owned(),
             environment: "production".to_owned(),
-            read: None,
+            ..Default::default()
         };
         let resolved = client.resolve(resolve).await.unwrap().into_inner();
         assert_eq!(
@@ -240,9 +140,12 @@ async fn errors_carry_their_stable_code_and_every_answer_says_who_leads() {
         (client.set(set("k", "{")).await.unwrap_err(), Code::InvalidArgument, "INVALID_ARGUMENT"),
         (client.set(set("", "1")).await.unwrap_err(), Code::InvalidArgument, "INVALID_ARGUMENT"),
         (
-            client.set(v1::SetRequest { secret: true, ..set("k", "\"x\"") }).await.unwrap_err(),
-            Code::InvalidArgument,
-            "INVALID_ARGUMENT",
+            client
+                .set(v1::SetRequest { secret: Some(true), ..set("k", "\"x\"") })
+                .await
+                .unwrap_err(),
+            Code::FailedPrecondition,
+            "SECRETS_UNAVAILABLE",
         ),
         (client.get(get("absent")).await.unwrap_err(), Code::NotFound, "NOT_FOUND"),
         (
@@ -298,31 +201,19 @@ async fn errors_carry_their_stable_code_and_every_answer_says_who_leads() {
     alone.node.stop().await;
 }
 
-/// The bytes of a `GetRequest` whose namespace need not be UTF-8.
-#[derive(Clone, PartialEq, prost::Message)]
-struct RawGet {
-    #[prost(bytes = "vec", tag = "1")]
-    namespace: Vec<u8>,
-}
-
-async fn raw(channel: Channel, path: &'static str, namespace: &[u8]) -> Status {
-    let mut grpc = tonic::client::Grpc::new(channel);
-    grpc.ready().await.unwrap();
-    let codec = tonic_prost::ProstCodec::<RawGet, RawGet>::default();
-    let request = Request::new(RawGet { namespace: namespace.to_vec() });
-    grpc.unary(request, http::uri::PathAndQuery::from_static(path), codec).await.unwrap_err()
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn a_message_that_is_none_is_the_callers_mistake() {
     let alone = Alone::start().await;
     let channel = channel(alone.ports.grpc).await;
-    let status = raw(channel.clone(), "/llmconfig.v1.ConfigService/Get", b"\xff\xfe").await;
+    let broken = || Request::new(RawGet { namespace: b"\xff\xfe".to_vec() });
+    let status = raw(channel.clone(), "/llmconfig.v1.ConfigService/Get", broken()).await;
+    let status = status.unwrap_err();
     assert_eq!(
         (status.code(), reason(&status).as_str()),
         (Code::InvalidArgument, "INVALID_ARGUMENT")
     );
-    let unknown = raw(channel, "/llmconfig.v1.ConfigService/NoSuchMethod", b"x").await;
+    let unknown = raw(channel, "/llmconfig.v1.ConfigService/NoSuchMethod", broken()).await;
+    let unknown = unknown.unwrap_err();
     assert_eq!(unknown.code(), Code::Unimplemented);
     assert!(unknown.metadata().contains_key("x-config-revision"));
     alone.node.stop().await;
@@ -420,6 +311,7 @@ async fn status_health_and_reflection_answer() {
         "llmconfig.v1.ConfigService",
         "llmconfig.v1.ClusterService",
         "llmconfig.v1.BackupService",
+        "llmconfig.v1.SecurityService",
     ] {
         let serving = async {
             loop {
@@ -456,6 +348,7 @@ async fn status_health_and_reflection_answer() {
         "llmconfig.v1.BackupService",
         "llmconfig.v1.ClusterService",
         "llmconfig.v1.ConfigService",
+        "llmconfig.v1.SecurityService",
     ];
     assert_eq!(names, public.into());
     alone.node.stop().await;
@@ -557,7 +450,7 @@ async fn a_node_that_stopped_lets_go_of_its_addresses_and_data() {
     alone.config().await.set(set("k", "1")).await.unwrap();
     let Alone { node, ports, folder } = alone;
     node.stop().await;
-    let again = Alone::start_in(folder, ports).await;
+    let again = Alone::start_in(folder, ports, |_| {}).await;
     let entry = again.config().await.get(get("k")).await.unwrap().into_inner().entry.unwrap();
     assert_eq!(&entry.value[..], b"1");
     again.node.stop().await;

@@ -15,7 +15,7 @@ use http_support::{alone, request};
 use serde_json::Value;
 
 /// The contract's operations.
-const OPERATIONS: [(&str, &str); 27] = [
+const OPERATIONS: [(&str, &str); 43] = [
     ("get", "/api/v1/configs/{ns}/{key}"),
     ("put", "/api/v1/configs/{ns}/{key}"),
     ("post", "/api/v1/configs/{ns}/{key}"),
@@ -39,6 +39,22 @@ const OPERATIONS: [(&str, &str); 27] = [
     ("post", "/api/v1/admin/backup"),
     ("get", "/api/v1/admin/backups"),
     ("post", "/api/v1/admin/backups"),
+    ("get", "/api/v1/auth/tokens"),
+    ("post", "/api/v1/auth/tokens"),
+    ("delete", "/api/v1/auth/tokens/{id}"),
+    ("get", "/api/v1/auth/roles"),
+    ("get", "/api/v1/auth/roles/{name}"),
+    ("put", "/api/v1/auth/roles/{name}"),
+    ("delete", "/api/v1/auth/roles/{name}"),
+    ("get", "/api/v1/auth/whoami"),
+    ("get", "/api/v1/security/bans"),
+    ("delete", "/api/v1/security/bans/{ip}"),
+    ("get", "/api/v1/admin/keys"),
+    ("post", "/api/v1/admin/keys/rotate"),
+    ("get", "/api/v1/audit"),
+    ("get", "/api/v1/audit/verify"),
+    ("get", "/api/v1/audit/retention"),
+    ("put", "/api/v1/audit/retention"),
     ("get", "/health"),
     ("get", "/health/live"),
     ("get", "/health/ready"),

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use llm_config_replica::{Advertise, Member, Role, Stats, Status};
-use llm_config_server::metrics::{Metrics, NodeSample};
+use llm_config_server::metrics::{CertificateSample, Metrics, NodeSample};
 
 /// Name → type and labels.
 type Catalogue = BTreeMap<String, (String, BTreeSet<String>)>;
@@ -47,6 +47,12 @@ fn page(role: Role) -> String {
     let metrics = Metrics::new();
     metrics.sample_with(move || sample(role));
     metrics.known_listener("http");
+    metrics.certificate("client", || CertificateSample { reloads: 3, ..Default::default() });
+    metrics.certificate("node", || CertificateSample {
+        expires_at_s: 4_000_000_000,
+        reloads: 1,
+        reloads_failed: 2,
+    });
     metrics.grpc_known_method("/llmconfig.v1.ConfigService/Get");
     String::from_utf8(metrics.render().unwrap()).unwrap()
 }
@@ -130,4 +136,17 @@ fn block_cache_and_followers_show() {
     assert!(page.contains("cache_hits_total{tier=\"l2\"} 11"), "{page}");
     assert!(page.contains("llm_config_raft_peer_lag_entries{peer=\"2\"} 2"), "{page}");
     assert!(!page.contains("llm_config_raft_peer_lag_entries{peer=\"1\"}"), "{page}");
+}
+
+#[test]
+fn both_certificates_show_and_their_reloads_add_up() {
+    let page = page(Role::Leader);
+    for line in [
+        "tls_certificate_expiry_timestamp_seconds{certificate=\"node\"} 4000000000",
+        "tls_reloads_total{result=\"ok\"} 4",
+        "tls_reloads_total{result=\"failed\"} 2",
+        "tls_handshake_failures_total{listener=\"raft\"} 0",
+    ] {
+        assert!(page.contains(line), "{line} is not in:\n{page}");
+    }
 }

@@ -96,6 +96,15 @@ if [ "$founder" = yes ]; then
 else
     set -- --join "$JOIN_URL"
 fi
+# A certificate towards the other nodes names its node, so the id says which of those in the Secret is this one's.
+tls=${RAFT_TLS_DIR:-}
+if [ -n "$tls" ]; then
+    for file in "$tls/node-$node_id.crt" "$tls/node-$node_id.key" "$tls/ca.crt"; do
+        [ -r "$file" ] || fail "there is no $file: add it to the Secret that raftTls.secret names"
+    done
+    set -- "$@" --raft-tls-cert "$tls/node-$node_id.crt" --raft-tls-key "$tls/node-$node_id.key" \
+        --raft-tls-ca "$tls/ca.crt"
+fi
 # shellcheck disable=SC2086 # SERVE_ARGS is a list of flags, for the tests.
 exec "$program" serve --config "$config" --node-id "$node_id" --data-dir "$data_dir" \
     --advertise-http "$host:8080" --advertise-grpc "$host:50051" --advertise-raft "$host:50061" "$@" ${SERVE_ARGS:-}

@@ -84,6 +84,12 @@ capabilities:
 {{- fail (printf "disks.%s: there is no pod %s with replicas %d" $ordinal $ordinal (int $.Values.replicas)) -}}
 {{- end -}}
 {{- end -}}
+{{- if and .Values.auth.enabled (not .Values.auth.bootstrapTokenSecret) -}}
+{{- fail "auth.bootstrapTokenSecret is missing: name the Secret that holds the first admin token in the key `token`; cluster/make-secrets.sh makes one" -}}
+{{- end -}}
+{{- if and .Values.tls.clientCertificates (not .Values.tls.secret) -}}
+{{- fail "tls.clientCertificates needs tls.secret: certificates are only asked for over TLS" -}}
+{{- end -}}
 {{- if and .Values.restore.file (not .Values.restore.token) -}}
 {{- fail "restore.token is missing: choose a text that no earlier restore had, such as the date" -}}
 {{- end -}}
@@ -97,10 +103,73 @@ http-addr: "{{ .Values.listenAddress }}:8080"
 metrics-addr: "{{ .Values.listenAddress }}:9090"
 grpc-addr: "{{ .Values.listenAddress }}:50051"
 raft-addr: "{{ .Values.listenAddress }}:50061"
-# This version has no authentication; the NetworkPolicy says who reaches it.
+{{- if .Values.auth.enabled }}
+auth: "on"
+bootstrap-token-file: /var/run/secrets/llm-config-auth/token
+{{- else }}
+# The NetworkPolicy says who reaches it.
 auth: "off"
 insecure: true
+{{- end }}
+{{- if .Values.secrets.masterKeySecret }}
+master-key-file: /var/run/secrets/llm-config-keys/master-key
+{{- end }}
+{{- if .Values.tls.secret }}
+tls-cert: /var/run/secrets/llm-config-tls/tls.crt
+tls-key: /var/run/secrets/llm-config-tls/tls.key
+tls-ca: /var/run/secrets/llm-config-tls/ca.crt
+{{- if .Values.tls.clientCertificates }}
+tls-client-ca: /var/run/secrets/llm-config-tls/ca.crt
+{{- end }}
+{{- end }}
 {{- range $option, $value := .Values.config }}
 {{ $option }}: {{ $value | toString | quote }}
+{{- end }}
+{{- end -}}
+
+{{- define "lcm.scheme" -}}
+{{- if .Values.tls.secret }}https{{ else }}http{{ end -}}
+{{- end -}}
+
+{{- /* How `llm-config` in a container proves who it is, and whom it believes: environment, mounts, and the volumes of a
+       job. A job has a token of its own, and of the certificates only the authority. */ -}}
+{{- define "lcm.clientEnv" -}}
+{{- if .Values.auth.enabled }}
+- name: LLM_CONFIG_TOKEN_FILE
+  value: /var/run/secrets/llm-config-auth/token
+{{- end }}
+{{- if .Values.tls.secret }}
+- name: LLM_CONFIG_TLS_CA
+  value: /var/run/secrets/llm-config-tls/ca.crt
+{{- end }}
+{{- end -}}
+
+{{- define "lcm.clientMounts" -}}
+{{- if .Values.auth.enabled }}
+- name: auth
+  mountPath: /var/run/secrets/llm-config-auth
+  readOnly: true
+{{- end }}
+{{- if .Values.tls.secret }}
+- name: tls
+  mountPath: /var/run/secrets/llm-config-tls
+  readOnly: true
+{{- end }}
+{{- end -}}
+
+{{- define "lcm.jobVolumes" -}}
+{{- if .Values.auth.enabled }}
+- name: auth
+  secret:
+    secretName: {{ .Values.auth.jobTokenSecret | default .Values.auth.bootstrapTokenSecret }}
+    defaultMode: 0440
+    items: [{key: token, path: token}]
+{{- end }}
+{{- if .Values.tls.secret }}
+- name: tls
+  secret:
+    secretName: {{ .Values.tls.secret }}
+    defaultMode: 0440
+    items: [{key: ca.crt, path: ca.crt}]
 {{- end }}
 {{- end -}}

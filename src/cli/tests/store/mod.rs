@@ -2,6 +2,7 @@
 //! the promise that matters here: a write sent again with its idempotency key happens once.
 
 mod members;
+pub(crate) mod security;
 
 use std::collections::{BTreeMap, HashSet};
 use std::net::SocketAddr;
@@ -11,6 +12,7 @@ use std::sync::{Arc, Mutex};
 
 use llm_config_client::v1::cluster_service_server::ClusterServiceServer;
 use llm_config_client::v1::config_service_server::{ConfigService, ConfigServiceServer};
+use llm_config_client::v1::security_service_server::SecurityServiceServer;
 use llm_config_client::v1::{self, Entry};
 use tokio::net::TcpListener;
 use tokio_stream::wrappers::TcpListenerStream;
@@ -32,16 +34,22 @@ struct State {
 #[derive(Debug, Clone)]
 pub(crate) struct Store {
     pub(crate) address: SocketAddr,
+    pub(crate) security: security::Security,
     state: Arc<Mutex<State>>,
 }
 
 impl Store {
     pub(crate) async fn start() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let store = Self { address: listener.local_addr().unwrap(), state: Arc::default() };
+        let store = Self {
+            address: listener.local_addr().unwrap(),
+            security: security::Security::default(),
+            state: Arc::default(),
+        };
         let server = tonic::transport::Server::builder()
             .add_service(ConfigServiceServer::new(store.clone()))
             .add_service(ClusterServiceServer::new(members::Members::new()))
+            .add_service(SecurityServiceServer::new(store.security.clone()))
             .serve_with_incoming(TcpListenerStream::new(listener));
         tokio::spawn(server);
         store
@@ -60,6 +68,11 @@ impl Store {
     pub(crate) fn revision(&self) -> u64 {
         self.state.lock().unwrap().revision
     }
+}
+
+fn masked(entry: &Entry) -> Entry {
+    let value = if entry.secret { "\"********\"".into() } else { entry.value.clone() };
+    Entry { value, ..entry.clone() }
 }
 
 fn found<T>(answer: T) -> Result<Response<T>, Status> {
@@ -100,7 +113,8 @@ impl ConfigService for Store {
         let get = request.into_inner();
         let state = self.state.lock().unwrap();
         match state.entries.get(&(get.namespace, get.environment, get.key)) {
-            Some(entry) => found(v1::GetResponse { entry: Some(entry.clone()) }),
+            Some(entry) if get.reveal => found(v1::GetResponse { entry: Some(entry.clone()) }),
+            Some(entry) => found(v1::GetResponse { entry: Some(masked(entry)) }),
             None => Err(refusal(tonic::Code::NotFound, "NOT_FOUND")),
         }
     }
@@ -123,6 +137,9 @@ impl ConfigService for Store {
                 environment: set.environment,
                 key: set.key,
                 value: set.value,
+                secret: set
+                    .secret
+                    .unwrap_or_else(|| state.entries.get(&id).is_some_and(|entry| entry.secret)),
                 version: state.entries.get(&id).map_or(1, |entry| entry.version + 1),
                 revision: state.revision,
                 ..Default::default()
@@ -146,7 +163,7 @@ impl ConfigService for Store {
             .entries
             .range((Bound::Excluded(after), Bound::Unbounded))
             .take_while(|((ns, env, _), _)| *ns == list.namespace && *env == list.environment)
-            .map(|(_, entry)| entry.clone())
+            .map(|(_, entry)| masked(entry))
             .take(list.limit as usize + 1)
             .collect();
         let more = items.len() > list.limit as usize;

@@ -6,6 +6,7 @@ use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use futures::StreamExt as _;
 use futures::stream::BoxStream;
@@ -23,6 +24,8 @@ pub(crate) enum Reply {
     Done(u64),
     /// A refusal with this stable code.
     Refuse(&'static str),
+    /// Too many requests: come back after this time.
+    Limit(Duration),
     /// A status as a broken transport gives: no code of ours.
     Break,
     /// Never answers.
@@ -56,6 +59,8 @@ struct State {
     sets: Vec<v1::SetRequest>,
     gets: Vec<v1::GetRequest>,
     watched: Vec<v1::WatchRequest>,
+    /// `authorization` of every get, set and watch.
+    shown: Vec<Option<String>>,
     promoted: Vec<u64>,
     revision: u64,
 }
@@ -119,6 +124,17 @@ impl Fake {
         self.state.lock().unwrap().watched.clone()
     }
 
+    /// What each get, set and watch showed to be let in.
+    pub(crate) fn shown(&self) -> Vec<Option<String>> {
+        self.state.lock().unwrap().shown.clone()
+    }
+
+    fn note<T>(&self, request: &Request<T>) {
+        let shown = request.metadata().get("authorization");
+        let shown = shown.map(|value| value.to_str().unwrap().to_owned());
+        self.state.lock().unwrap().shown.push(shown);
+    }
+
     /// Plays the next scripted reply; success when the script is over.
     async fn play<T>(&self, answer: impl FnOnce(u64) -> T) -> Result<Response<T>, Status> {
         let (reply, leader, revision) = {
@@ -137,6 +153,11 @@ impl Fake {
                 Ok(response)
             }
             Reply::Refuse(code) => Err(refusal(code, leader.as_deref())),
+            Reply::Limit(delay) => {
+                let mut details = ErrorDetails::with_error_info("RATE_LIMITED", "llmconfig", []);
+                details.set_retry_info(Some(delay));
+                Err(Status::with_error_details(Code::ResourceExhausted, "scripted", details))
+            }
             Reply::Break => Err(Status::unavailable("connection reset")),
             Reply::Hang => std::future::pending().await,
         }
@@ -198,6 +219,7 @@ impl ConfigService for Fake {
         &self,
         request: Request<v1::GetRequest>,
     ) -> Result<Response<v1::GetResponse>, Status> {
+        self.note(&request);
         self.state.lock().unwrap().gets.push(request.into_inner());
         self.play(|revision| v1::GetResponse { entry: Some(entry(revision)) }).await
     }
@@ -206,6 +228,7 @@ impl ConfigService for Fake {
         &self,
         request: Request<v1::SetRequest>,
     ) -> Result<Response<v1::SetResponse>, Status> {
+        self.note(&request);
         self.state.lock().unwrap().sets.push(request.into_inner());
         self.play(|revision| v1::SetResponse { entry: Some(entry(revision)), created: true }).await
     }
@@ -214,6 +237,7 @@ impl ConfigService for Fake {
         &self,
         request: Request<v1::WatchRequest>,
     ) -> Result<Response<Self::WatchStream>, Status> {
+        self.note(&request);
         let script = {
             let mut state = self.state.lock().unwrap();
             state.watched.push(request.into_inner());

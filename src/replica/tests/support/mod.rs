@@ -9,10 +9,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use llm_config_domain::{Address, Change, Command, JsonValue, Operation, Set, query};
+use llm_config_domain::{Address, Change, Command, JsonValue, Operation, Reader, Set, query};
 use llm_config_replica::{
     Advertise, Config, Join, MemberChange, Observer, Replica, StartError, Tuning,
 };
+use llm_config_tls::NodeTls;
 
 const TIMEOUT: Duration = Duration::from_secs(60);
 
@@ -27,11 +28,12 @@ pub fn address(key: &str) -> Address {
 pub fn set(key: &str, value: u64) -> Command {
     let set = Set {
         address: address(key),
-        value: JsonValue::parse(value.to_string().as_bytes()).unwrap(),
+        value: JsonValue::parse(value.to_string().as_bytes()).unwrap().into(),
         description: String::new(),
         tags: Vec::new(),
         comment: String::new(),
         expected_version: None,
+        declassify: false,
     };
     Command::new("test", Operation::Set(set))
 }
@@ -65,6 +67,8 @@ struct Counting {
 impl Observer for Counting {
     fn applied(&self, _revision: u64, _changes: &[Change]) {}
 
+    fn security(&self, _: &dyn Reader) {}
+
     fn reset(&self, _revision: u64) {
         self.resets.fetch_add(1, Ordering::Relaxed);
     }
@@ -78,6 +82,8 @@ struct Slot {
     replica: Option<Replica>,
     /// Set in a node that joins instead of founding.
     join: Option<Join>,
+    /// What the node secures its connections with.
+    tls: Option<Arc<NodeTls>>,
 }
 
 impl Slot {
@@ -100,6 +106,7 @@ impl Slot {
             observer: Arc::default(),
             replica: None,
             join,
+            tls: None,
         }
     }
 }
@@ -130,6 +137,11 @@ impl Cluster {
     pub fn prepare_joiner(&mut self, id: u64, cluster_id: Option<String>) {
         let slot = Slot::new(&self.root, id, Some(Join { cluster_id }));
         assert!(self.slots.insert(id, slot).is_none(), "node {id} has its place already");
+    }
+
+    /// Gives a node what it secures its connections with, from its next start on.
+    pub fn secure(&mut self, id: u64, tls: Arc<NodeTls>) {
+        self.slots.get_mut(&id).unwrap().tls = Some(tls);
     }
 
     /// Starts a node that waits to join.
@@ -199,6 +211,7 @@ impl Cluster {
             advertise,
             initial_cluster,
             join: slot.join.clone(),
+            tls: slot.tls.clone(),
             history_limit: 100,
             version: "test".into(),
             tuning,

@@ -8,7 +8,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use llm_config_domain::{
-    Address, Change, Command, Delete, JsonValue, Operation, Rollback, Set, query,
+    Action, Address, BanOrder, Change, Command, Credential, DataKey, Delete, Environment, Grant,
+    JsonValue, Namespace, Operation, Origin, Reader, Role, Rollback, Scope, Sealed, Set, Token,
+    Value, query,
 };
 use llm_config_replica::{Advertise, Config, Observer, Replica, Tuning};
 use serde_json::json;
@@ -23,6 +25,8 @@ struct Deaf;
 
 impl Observer for Deaf {
     fn applied(&self, _revision: u64, _changes: &[Change]) {}
+
+    fn security(&self, _: &dyn Reader) {}
 
     fn reset(&self, _revision: u64) {}
 }
@@ -50,12 +54,57 @@ fn address(key: &str) -> Address {
 fn set(key: &str, value: &str) -> Operation {
     Operation::Set(Set {
         address: address(key),
-        value: JsonValue::parse(value.as_bytes()).unwrap(),
+        value: JsonValue::parse(value.as_bytes()).unwrap().into(),
         description: format!("what {key} is for"),
         tags: vec!["kept".into()],
         comment: "made by a test".into(),
         expected_version: None,
+        declassify: false,
     })
+}
+
+/// One of each that is kept of who may do what, and a secret.
+fn security() -> Vec<Operation> {
+    let token = |id: &str| Token {
+        id: id.into(),
+        name: "somebody".into(),
+        prefix: format!("lcm_{id}"),
+        credential: Credential::Hash([7; 32]),
+        roles: vec!["admin".into()],
+        scope: Scope::default(),
+        created_at_ms: 0,
+        created_by: String::new(),
+        expires_at_ms: 0,
+    };
+    let by_certificate =
+        Token { credential: Credential::Certificate("robot".into()), ..token("robot") };
+    let namespaces = vec![Namespace::parse("test").unwrap()];
+    let scope = Scope { namespaces, environments: vec![Environment::Production] };
+    let grants = vec![Grant { actions: vec![Action::Read, Action::Reveal], scope }];
+    let role = Role { name: "revealer".into(), description: "sees secrets".into(), grants };
+    let ban = BanOrder {
+        address: "192.0.2.66".into(),
+        first_ms: 60_000,
+        longest_ms: 600_000,
+        reason: "failures".into(),
+    };
+    let key = DataKey {
+        owner: "test".into(),
+        version: 1,
+        master_id: vec![1; 8].into(),
+        wrapped: vec![2; 64].into(),
+        created_at_ms: 0,
+    };
+    let sealed = Sealed { key_version: 1, version: 1, bytes: vec![3; 48].into() };
+    let Operation::Set(plain) = set("secret", "0") else { unreachable!("a set") };
+    vec![
+        Operation::Bootstrap(token("first")),
+        Operation::CreateToken(by_certificate),
+        Operation::PutRole(role),
+        Operation::Ban(ban),
+        Operation::AddDataKey(key),
+        Operation::Set(Set { value: Value::Sealed(sealed), ..plain }),
+    ]
 }
 
 /// Writes a directory with a snapshot, a log that begins behind it and goes on after it, history and a deletion; and
@@ -108,6 +157,7 @@ async fn write_directory(data_dir: &Path) {
         },
         initial_cluster: BTreeMap::from([(1, raft)]),
         join: None,
+        tls: None,
         history_limit: 100,
         version: env!("CARGO_PKG_VERSION").into(),
         tuning: Tuning { snapshot_log_entries: 30, log_entries_kept: 5, ..Tuning::default() },
@@ -115,9 +165,14 @@ async fn write_directory(data_dir: &Path) {
     let replica = Replica::start(config, Arc::new(Deaf)).await.unwrap();
     let propose = async |operation| {
         let deadline = Instant::now() + Duration::from_secs(30);
-        let applied = replica.propose(Command::new("test", operation), deadline).await.unwrap();
+        let origin = Origin { source: "192.0.2.1".into(), node: 1, ..Origin::default() };
+        let command = Command::new("test", operation).from_origin(origin);
+        let applied = replica.propose(command, deadline).await.unwrap();
         applied.result.unwrap();
     };
+    for operation in security() {
+        propose(operation).await;
+    }
     for version in 1..=4 {
         propose(set("deep", &format!("{{\"n\":{version},\"list\":[1,2.50,\"ü\"]}}"))).await;
     }
@@ -138,6 +193,7 @@ async fn write_directory(data_dir: &Path) {
         version: 2,
         expected_version: None,
         comment: String::new(),
+        resealed: None,
     };
     propose(Operation::Rollback(back)).await;
     for number in 0..3 {

@@ -1,6 +1,8 @@
 //! A node without listeners for clients: a real replica, the service and the HTTP router, called in process.
 #![allow(dead_code, reason = "each test binary uses its own part")]
 
+pub mod secured;
+
 use std::collections::BTreeMap;
 use std::net::TcpListener;
 use std::path::Path;
@@ -14,9 +16,13 @@ use axum::http::{HeaderMap, Method, Request, StatusCode};
 use axum::response::Response;
 use http_body_util::BodyExt;
 use llm_config_replica::{Advertise, Config, Join, Replica, Tuning};
-use llm_config_server::http::{AppState, router};
+use llm_config_server::access::Access;
+use llm_config_server::http::{AppState, Browser, router};
+use llm_config_server::limits::Limits;
 use llm_config_server::metrics::Metrics;
-use llm_config_server::service::{Service, ServiceLimits, Shared, SharedLimits};
+use llm_config_server::secrets::{DataKeys, MasterKeys};
+use llm_config_server::service::{Guards, Service, ServiceLimits, Shared, SharedLimits};
+use llm_config_server::settings::SecuritySettings;
 use serde_json::Value;
 use tempfile::TempDir;
 use tower::ServiceExt;
@@ -32,6 +38,10 @@ pub struct Options {
     pub tuning: Tuning,
     /// Set for a node that founds nothing.
     pub join: Option<Join>,
+    pub browser: Browser,
+    /// Callers have to say who they are.
+    pub auth: bool,
+    pub security: SecuritySettings,
 }
 
 impl Default for Options {
@@ -45,7 +55,22 @@ impl Default for Options {
             shared: SharedLimits::default(),
             tuning: Tuning::default(),
             join: None,
+            browser: Browser::default(),
+            auth: false,
+            security: SecuritySettings::nothing(),
         }
+    }
+}
+
+impl Options {
+    fn guards(&self, metrics: &Arc<Metrics>) -> Arc<Guards> {
+        let masters = self.security.master_key_file.as_ref();
+        let masters = masters.map(|path| Arc::new(MasterKeys::load(path).unwrap()));
+        Arc::new(Guards {
+            access: Access::new(self.auth, None, Arc::clone(metrics)),
+            limits: Limits::new(&self.security, Arc::clone(metrics)),
+            keys: DataKeys::new(masters),
+        })
     }
 }
 
@@ -53,6 +78,7 @@ impl Default for Options {
 pub struct Api {
     pub service: Service,
     router: Router,
+    masters: Option<Arc<MasterKeys>>,
     stopped: AtomicBool,
 }
 
@@ -84,16 +110,23 @@ impl Api {
             advertise,
             initial_cluster: cluster,
             join: options.join.clone(),
+            tls: None,
             history_limit: options.history_limit,
             version: "test".into(),
             tuning: options.tuning.clone(),
         };
         let metrics = Arc::new(Metrics::new());
-        let shared = Shared::new(options.shared, metrics.clone());
+        let guards = options.guards(&metrics);
+        let masters = guards.keys.masters().cloned();
+        let shared = Shared::new(options.shared, guards, metrics.clone());
         let replica = Replica::start(config, shared.clone()).await.unwrap();
         let service = Service::new(replica, shared, metrics, options.service);
-        let router = router(AppState::new(service.clone()));
-        Api { service, router, stopped: AtomicBool::new(false) }
+        let router = router(AppState::new(service.clone()), &options.browser);
+        Api { service, router, masters, stopped: AtomicBool::new(false) }
+    }
+
+    pub fn master_keys(&self) -> &MasterKeys {
+        self.masters.as_ref().expect("a node with a master key")
     }
 
     /// Stops the replica; a second time does nothing.

@@ -105,6 +105,8 @@ pub struct Node {
     pub env: Vec<(&'static str, String)>,
     /// Further options of `serve`.
     pub extra_args: Vec<String>,
+    /// Callers have to say who they are.
+    pub auth: bool,
     /// Larger files cannot be written, as on a full disk.
     pub file_bytes_max: Option<u64>,
     log: PathBuf,
@@ -122,6 +124,7 @@ impl Node {
             join: String::new(),
             env: Vec::new(),
             extra_args: Vec::new(),
+            auth: false,
             file_bytes_max: None,
             log: folder.join(format!("node-{id}.log")),
             child: None,
@@ -140,7 +143,8 @@ impl Node {
             None => program(),
         };
         command
-            .args(["serve", "--auth=off", &format!("--node-id={}", self.id)])
+            .args(["serve", if self.auth { "--auth=on" } else { "--auth=off" }])
+            .arg(format!("--node-id={}", self.id))
             .arg(format!("--data-dir={}", self.data_dir.display()))
             .args(self.ports.args())
             .args(&self.extra_args)
