@@ -3,10 +3,6 @@
 //! When an address deserves it is decided where requests come in; how long is decided here, because only the state knows
 //! how often it was banned before.
 
-use std::ops::ControlFlow;
-
-use bytes::Bytes;
-
 use crate::command::{Ban, BanOrder};
 use crate::keys;
 use crate::limits;
@@ -14,7 +10,7 @@ use crate::outcome::{Outcome, Rejection};
 use crate::overlay::Overlay;
 use crate::query::{Meta, QueryResult};
 use crate::record::Record as _;
-use crate::store::{Order, Reader, StoreError};
+use crate::store::{self, Reader, StoreError};
 use crate::wire;
 
 /// Bans an address. One that is banned stays as it is: several nodes may ask for the same.
@@ -96,11 +92,5 @@ fn get<R: Reader + ?Sized>(store: &R, address: &str) -> Result<Option<Ban>, Stor
 
 /// Every address that is or was banned, bounded by [`limits::BANS_MAX`], by address.
 pub fn all<R: Reader + ?Sized>(reader: &R) -> Result<Vec<Ban>, StoreError> {
-    let mut found = Vec::new();
-    let (from, to) = keys::bans();
-    reader.scan(&from, &to, Order::Ascending, &mut |_, value| {
-        found.push(wire::Ban::from_bytes(Bytes::copy_from_slice(value))?.into());
-        Ok(ControlFlow::Continue(()))
-    })?;
-    Ok(found)
+    store::all(reader, keys::bans(), |bytes| wire::Ban::from_bytes(bytes).map(Ban::from))
 }

@@ -14,7 +14,7 @@ use crate::overlay::Overlay;
 use crate::query::{self, QueryResult};
 use crate::record::Record as _;
 use crate::sealed::{DataKey, Sealed};
-use crate::store::{Order, Reader, StoreError};
+use crate::store::{self, Order, Reader, StoreError};
 use crate::wire;
 
 /// Refuses a secret whose key is not there (any more).
@@ -71,13 +71,9 @@ pub fn latest<R: Reader + ?Sized>(reader: &R, owner: &str) -> Result<Option<Data
 
 /// Every key, bounded by [`crate::limits::DATA_KEYS_MAX`], by owner and version.
 pub fn data_keys<R: Reader + ?Sized>(reader: &R) -> Result<Vec<DataKey>, StoreError> {
-    let mut found = Vec::new();
-    let (from, to) = keys::data_keys();
-    reader.scan(&from, &to, Order::Ascending, &mut |_, value| {
-        found.push(wire::DataKey::from_bytes(Bytes::copy_from_slice(value))?.into());
-        Ok(ControlFlow::Continue(()))
-    })?;
-    Ok(found)
+    store::all(reader, keys::data_keys(), |bytes| {
+        wire::DataKey::from_bytes(bytes).map(DataKey::from)
+    })
 }
 
 /// Some of the versions that a key opens, in order.

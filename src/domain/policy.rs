@@ -4,8 +4,6 @@
 //! that it judged by. When the policy has not changed since, the judgement stands; otherwise it is made again here, where
 //! every node sees the same policy. So a right that was taken away before a command commits stops it.
 
-use std::ops::ControlFlow;
-
 use bytes::Bytes;
 
 use crate::access::{Grant, Rights, Role, Scope, Token, built_in_refusal, check_role_name};
@@ -16,7 +14,7 @@ use crate::outcome::{Outcome, Rejection};
 use crate::overlay::Overlay;
 use crate::query::{Meta, QueryResult};
 use crate::record::Record as _;
-use crate::store::{Order, Reader, StoreError};
+use crate::store::{self, Reader, StoreError};
 use crate::wire;
 use crate::writer::Writer;
 
@@ -202,22 +200,10 @@ fn stored_role(bytes: Bytes) -> Result<Role, StoreError> {
 
 /// Every token, bounded by [`limits::TOKENS_MAX`], by id.
 pub fn tokens<R: Reader + ?Sized>(reader: &R) -> Result<Vec<Token>, StoreError> {
-    let mut found = Vec::new();
-    let (from, to) = keys::tokens();
-    reader.scan(&from, &to, Order::Ascending, &mut |_, value| {
-        found.push(stored_token(Bytes::copy_from_slice(value))?);
-        Ok(ControlFlow::Continue(()))
-    })?;
-    Ok(found)
+    store::all(reader, keys::tokens(), stored_token)
 }
 
 /// Every role that is not built in, bounded by [`limits::ROLES_MAX`], by name.
 pub fn roles<R: Reader + ?Sized>(reader: &R) -> Result<Vec<Role>, StoreError> {
-    let mut found = Vec::new();
-    let (from, to) = keys::roles();
-    reader.scan(&from, &to, Order::Ascending, &mut |_, value| {
-        found.push(stored_role(Bytes::copy_from_slice(value))?);
-        Ok(ControlFlow::Continue(()))
-    })?;
-    Ok(found)
+    store::all(reader, keys::roles(), stored_role)
 }

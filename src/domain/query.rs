@@ -15,7 +15,7 @@ use crate::names::{Address, Environment, Key, Namespace};
 use crate::outcome::Rejection;
 use crate::record::{self, ChangeRecord, Head, NamespaceCount, Record, Version};
 use crate::sealed::Value;
-use crate::store::{Order, Reader, StoreError};
+use crate::store::{self, Order, Reader, StoreError};
 
 /// What is shown in the place of a secret.
 pub const MASK: &str = "********";
@@ -474,13 +474,7 @@ pub fn removed_nodes<R: Reader + ?Sized>(reader: &R) -> QueryResult<Vec<RemovedN
 pub(crate) fn node_records<R: Reader + ?Sized>(
     reader: &R,
 ) -> QueryResult<Vec<Result<Node, RemovedNode>>> {
-    let mut records = Vec::new();
-    let (from, to) = keys::nodes();
-    reader.scan(&from, &to, Order::Ascending, &mut |_, value| {
-        records.push(record::node_from_bytes(Bytes::copy_from_slice(value))?);
-        Ok(ControlFlow::Continue(()))
-    })?;
-    Ok(records)
+    Ok(store::all(reader, keys::nodes(), record::node_from_bytes)?)
 }
 
 /// An RFC 6902 JSON Patch that turns the value of `from` into that of `to`. A deletion counts as null, and a secret as

@@ -67,6 +67,20 @@ pub const DOMAIN_FIRST: u8 = 0x10;
 /// Where the domain's keys have ended.
 pub const DOMAIN_END: u8 = 0xff;
 
+/// Every value of a range in the order of its keys. For tables with a bound that is small enough to read at once.
+pub(crate) fn all<R: Reader + ?Sized, T>(
+    reader: &R,
+    (from, to): (Vec<u8>, Vec<u8>),
+    decode: impl Fn(Bytes) -> Result<T, StoreError>,
+) -> Result<Vec<T>, StoreError> {
+    let mut found = Vec::new();
+    reader.scan(&from, &to, Order::Ascending, &mut |_, value| {
+        found.push(decode(Bytes::copy_from_slice(value))?);
+        Ok(ControlFlow::Continue(()))
+    })?;
+    Ok(found)
+}
+
 /// SHA-256 over all domain keys and values in order: equal on two nodes exactly when their state is equal.
 pub fn digest<R: Reader + ?Sized>(reader: &R) -> Result<[u8; 32], StoreError> {
     let mut hash = Sha256::new();
