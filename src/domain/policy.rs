@@ -78,17 +78,10 @@ pub(crate) fn bootstrap<R: Reader + ?Sized>(
         return Err(Rejection::AlreadyBootstrapped.into());
     }
     writer.meta.bootstrapped = true;
-    keep_token(writer, token)
+    create_token(writer, token)
 }
 
 pub(crate) fn create_token<R: Reader + ?Sized>(
-    writer: &mut Writer<'_, '_, R>,
-    token: &Token,
-) -> QueryResult<Outcome> {
-    keep_token(writer, token)
-}
-
-fn keep_token<R: Reader + ?Sized>(
     writer: &mut Writer<'_, '_, R>,
     token: &Token,
 ) -> QueryResult<Outcome> {
