@@ -13,8 +13,9 @@ use serde::Serialize;
 use crate::Usage;
 use crate::args::{Audit, AuditFilter, Global, ListAudit, Retention};
 use crate::cluster::known;
+use crate::endpoints;
 use crate::output::{Output, cell, table};
-use crate::pages::PAGE_LIMIT;
+use crate::pages::{PAGE_LIMIT, advance};
 
 /// Longer than a node takes to walk its chain.
 const WALK_TIMEOUT: Duration = Duration::from_secs(150);
@@ -134,7 +135,7 @@ async fn list(client: &Client, args: ListAudit, output: Output) -> anyhow::Resul
     while records.len() < wanted {
         let page = client.list_audit(request.clone()).await?;
         records.extend(page.items.into_iter().map(RecordView::from));
-        if !advance(&mut request, page.next_cursor)? {
+        if !advance(&mut request.cursor, page.next_cursor)? {
             break;
         }
     }
@@ -157,22 +158,10 @@ async fn export(client: &Client, filter: AuditFilter, output: Output) -> anyhow:
         for record in page.items {
             output.print_one_of_many(&RecordView::from(record), line)?;
         }
-        if !advance(&mut request, page.next_cursor)? {
+        if !advance(&mut request.cursor, page.next_cursor)? {
             return Ok(());
         }
     }
-}
-
-/// Turns the request into that of the next page, if there is one.
-fn advance(request: &mut v1::ListAuditRequest, next: String) -> anyhow::Result<bool> {
-    if next.is_empty() {
-        return Ok(false);
-    }
-    if next == request.cursor {
-        bail!("the node's listing does not advance: the same cursor came twice");
-    }
-    request.cursor = next;
-    Ok(true)
 }
 
 fn line(record: &RecordView) -> String {
@@ -244,13 +233,7 @@ async fn verify(global: &Global, options: &Options, output: Output) -> anyhow::R
     let time = global.timeout.unwrap_or(WALK_TIMEOUT);
     // Whoever leads must not answer for an endpoint that is silent.
     let options = options.clone().timeout(time).attempt_timeout(time).follow_leader(false);
-    let clients = global
-        .endpoints
-        .iter()
-        .map(|endpoint| {
-            Client::with_options([endpoint], options.clone()).map(|client| (endpoint, client))
-        })
-        .collect::<Result<Vec<_>, Error>>()?;
+    let clients = endpoints::each(global, &options)?;
     let asked = clients.iter().map(|(endpoint, client)| async move {
         view((*endpoint).clone(), client.verify_audit(v1::VerifyAuditRequest {}).await)
     });
@@ -462,8 +445,8 @@ mod tests {
     #[test]
     fn a_listing_that_does_not_advance_is_an_error() {
         let mut request = v1::ListAuditRequest::default();
-        assert!(advance(&mut request, "a".into()).unwrap());
-        assert!(advance(&mut request, "a".into()).is_err());
-        assert!(!advance(&mut request, String::new()).unwrap());
+        assert!(advance(&mut request.cursor, "a".into()).unwrap());
+        assert!(advance(&mut request.cursor, "a".into()).is_err());
+        assert!(!advance(&mut request.cursor, String::new()).unwrap());
     }
 }

@@ -9,11 +9,12 @@ use std::thread;
 use anyhow::Context as _;
 use futures::future::join_all;
 use llm_config_archive::{ArchiveError, Reader, Summary};
-use llm_config_client::{Client, Error, Options, v1};
+use llm_config_client::{Client, Options, v1};
 use serde::Serialize;
 
 use crate::Usage;
 use crate::args::{Backup, Consistency, CreateBackup, Global, RestoreBackup};
+use crate::endpoints;
 use crate::output::{self, Output, cell, table};
 
 /// Chunks between the network and the thread that checks them.
@@ -166,11 +167,7 @@ impl KeptView {
 
 /// Asks every endpoint: each node has its own files. Fails when none answers.
 async fn list(global: &Global, options: &Options, output: Output) -> anyhow::Result<()> {
-    let clients = global
-        .endpoints
-        .iter()
-        .map(|endpoint| Client::with_options([endpoint], options.clone()).map(|c| (endpoint, c)))
-        .collect::<Result<Vec<_>, Error>>()?;
+    let clients = endpoints::each(global, options)?;
     let asked = clients
         .iter()
         .map(|(endpoint, client)| async move { (*endpoint, client.list_backups().await) });

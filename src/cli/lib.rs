@@ -9,6 +9,7 @@ mod bans;
 mod cluster;
 mod commands;
 mod credentials;
+mod endpoints;
 mod export;
 #[cfg(any(test, feature = "fuzzing"))]
 pub mod fuzzing;

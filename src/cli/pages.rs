@@ -17,14 +17,22 @@ where
     loop {
         let (page, next) = fetch(cursor.clone()).await?;
         items.extend(page);
-        if next.is_empty() {
+        if !advance(&mut cursor, next)? {
             return Ok(items);
         }
-        if next == cursor {
-            bail!("the node's listing does not advance: the same cursor came twice");
-        }
-        cursor = next;
     }
+}
+
+/// Turns the cursor of a page into that of the next one, if there is one.
+pub(crate) fn advance(cursor: &mut String, next: String) -> anyhow::Result<bool> {
+    if next.is_empty() {
+        return Ok(false);
+    }
+    if next == *cursor {
+        bail!("the node's listing does not advance: the same cursor came twice");
+    }
+    *cursor = next;
+    Ok(true)
 }
 
 #[cfg(test)]

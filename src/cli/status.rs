@@ -2,11 +2,12 @@
 
 use comfy_table::Table;
 use futures::future::join_all;
-use llm_config_client::{Client, Error, Options, v1};
+use llm_config_client::{Error, Options, v1};
 use serde::Serialize;
 
 use crate::args::Global;
 use crate::cluster::{MemberView, known};
+use crate::endpoints;
 use crate::output::{Output, cell, table};
 
 #[derive(Debug, Serialize)]
@@ -40,13 +41,7 @@ struct NodeView {
 
 /// Fails when no endpoint answers; what was found is printed in any case.
 pub(crate) async fn run(global: &Global, options: &Options, output: Output) -> anyhow::Result<()> {
-    let clients = global
-        .endpoints
-        .iter()
-        .map(|endpoint| {
-            Client::with_options([endpoint], options.clone()).map(|client| (endpoint, client))
-        })
-        .collect::<Result<Vec<_>, Error>>()?;
+    let clients = endpoints::each(global, options)?;
     let answers = join_all(
         clients
             .iter()
