@@ -181,6 +181,33 @@ fn the_first_token_is_taken_once() {
 // ---- Bans ----
 
 #[test]
+fn bans_double_up_to_the_longest_however_often_somebody_returns() {
+    let (minute, day) = (60_000, 24 * 3_600_000);
+    for (first_ms, longest_ms) in [(minute, day), (u64::MAX, u64::MAX)] {
+        let mut store = founded();
+        let ban = by(Operation::Ban(BanOrder {
+            address: "192.0.2.9".into(),
+            first_ms,
+            longest_ms,
+            reason: "guesses".into(),
+        }));
+        let mut now_ms = 0;
+        for strikes in 0..70 {
+            let Ok(Outcome::Banned { until_ms, .. }) = run(&mut store, now_ms, &ban) else {
+                panic!("no ban")
+            };
+            let doubled = 2_u64.checked_pow(strikes).and_then(|times| first_ms.checked_mul(times));
+            let length = doubled.map_or(longest_ms, |length| length.min(longest_ms));
+            assert_eq!(until_ms, now_ms.saturating_add(length), "after {strikes}");
+            if until_ms == u64::MAX {
+                break;
+            }
+            now_ms = until_ms;
+        }
+    }
+}
+
+#[test]
 fn bans_grow_with_each_return_and_are_forgiven_in_the_end() {
     let mut store = founded();
     let ban = by(Operation::Ban(BanOrder {

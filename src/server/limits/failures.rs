@@ -7,7 +7,6 @@ use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use super::bounded::Bounded;
-use crate::settings::BAN_DURATION_MAX;
 
 /// Requests of one address that are refused within a minute for being too many before that counts as abuse.
 const LIMITED_MAX: u32 = 1_000;
@@ -43,13 +42,6 @@ impl BanReason {
             Self::TooManyRequests => "too many requests",
         }
     }
-}
-
-/// The length of a ban: the first one doubled with each strike before it, up to a day.
-#[must_use]
-pub fn ban_length(first: Duration, strikes: u32) -> Duration {
-    let times = 1_u32.checked_shl(strikes).unwrap_or(u32::MAX);
-    first.saturating_mul(times).min(BAN_DURATION_MAX)
 }
 
 /// What is counted of each address.
@@ -213,16 +205,5 @@ mod tests {
             let _ = offences.failed(IpAddr::V4(last.into()), offences.begun);
         }
         assert_eq!(offences.offenders.len(), 32);
-    }
-
-    #[test]
-    fn bans_double_up_to_a_day() {
-        let minute = seconds(60);
-        assert_eq!(ban_length(minute, 0), minute);
-        assert_eq!(ban_length(minute, 3), minute * 8);
-        for strikes in [11, 31, 32, 64, u32::MAX] {
-            assert_eq!(ban_length(minute, strikes), BAN_DURATION_MAX, "{strikes}");
-        }
-        assert_eq!(ban_length(Duration::MAX, 1), BAN_DURATION_MAX);
     }
 }

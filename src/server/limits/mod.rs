@@ -24,7 +24,7 @@ use failures::Offences;
 use rate::Buckets;
 
 pub use address::ClientAddress;
-pub use failures::{BanOrder, BanReason, ban_length};
+pub use failures::{BanOrder, BanReason};
 pub use rate::Decision;
 
 /// Principals, and addresses, that are counted at a time. Who was silent longest is forgotten first, and would have a
@@ -96,10 +96,10 @@ impl Limits {
         self.ordered(offences.limited(client.bucket_key(), now))
     }
 
-    /// How long a ban lasts of an address that was banned `strikes` times before.
+    /// How long the first ban of an address lasts. How they grow is the replicated state's to know.
     #[must_use]
-    pub fn ban_length(&self, strikes: u32) -> Duration {
-        ban_length(self.first_ban, strikes)
+    pub fn first_ban(&self) -> Duration {
+        self.first_ban
     }
 
     fn counted(&self, decision: Decision, scope: LimitScope) -> Decision {
@@ -205,7 +205,6 @@ mod tests {
         let order = limits.note_failure(here, now).unwrap();
         assert_eq!(order.address, "192.0.2.1".parse::<IpAddr>().unwrap());
         assert!(page(&metrics).contains("bans_total 1"));
-        assert_eq!(limits.ban_length(0), Duration::from_secs(60));
-        assert_eq!(limits.ban_length(2), Duration::from_secs(240));
+        assert_eq!(limits.first_ban(), Duration::from_secs(60));
     }
 }
