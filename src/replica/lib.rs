@@ -41,6 +41,7 @@ pub use backup::BackupError;
 pub use config::{Advertise, Config, Join, Tuning};
 pub use error::{ProposeError, ReadError, StartError};
 pub use membership::{MemberChange, MemberError};
+pub use node::wall_clock_ms;
 pub use observer::Observer;
 pub use recover::{Recovery, recover};
 pub use replica::Replica;

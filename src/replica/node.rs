@@ -239,7 +239,8 @@ impl Node {
 
 /// Milliseconds since the Unix epoch: the only place where this crate reads the wall clock. The state machine clamps it,
 /// so a clock that jumps back does no harm.
-pub(crate) fn wall_clock_ms() -> u64 {
+#[must_use]
+pub fn wall_clock_ms() -> u64 {
     let since =
         std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)

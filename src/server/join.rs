@@ -6,18 +6,15 @@
 use std::path::Path;
 use std::time::Duration;
 
-use bytes::Bytes;
 use http::StatusCode;
-use http_body_util::{BodyExt as _, Empty, Limited};
-use hyper_rustls::{ConfigBuilderExt as _, HttpsConnector, HttpsConnectorBuilder};
-use hyper_util::client::legacy::Client;
-use hyper_util::client::legacy::connect::HttpConnector;
-use hyper_util::rt::TokioExecutor;
+use http_body_util::{BodyExt as _, Limited};
 use llm_config_domain::limits;
 use llm_config_replica::StartError;
-use llm_config_tls::{TlsError, outgoing, provider};
-use rustls::{ClientConfig, RootCertStore};
+use llm_config_tls::{TlsError, outgoing};
+use rustls::ClientConfig;
 use serde::Deserialize;
+
+use crate::outbound::{self, Http, causes, of_the_system};
 
 /// How long one node may take to answer.
 const ASK_TIMEOUT: Duration = Duration::from_secs(3);
@@ -32,8 +29,6 @@ const ANSWER_BYTES_MAX: usize = 64 << 10;
 struct Answer {
     cluster_id: Option<String>,
 }
-
-type Http = Client<HttpsConnector<HttpConnector>, Empty<Bytes>>;
 
 /// Why nobody can be asked.
 #[derive(Debug, thiserror::Error)]
@@ -55,12 +50,7 @@ pub(crate) struct Search<'a> {
 impl<'a> Search<'a> {
     /// Nodes with `https` addresses must be vouched for by `ca`, else by the authorities of the system.
     pub(crate) fn new(urls: &'a [String], ca: Option<&Path>) -> Result<Self, SearchError> {
-        let connector = HttpsConnectorBuilder::new()
-            .with_tls_config(config(urls, ca)?)
-            .https_or_http()
-            .enable_http1()
-            .build();
-        Ok(Self { client: Client::builder(TokioExecutor::new()).build(connector), urls })
+        Ok(Self { client: outbound::client(config(urls, ca)?, false), urls })
     }
 
     /// The id of the cluster that the first of the nodes to answer belongs to. Asks until there is one: the nodes may be
@@ -88,26 +78,17 @@ impl<'a> Search<'a> {
     }
 }
 
-/// Who is believed. The authorities of the system are asked for only when they are needed: an image may have none.
 fn config(urls: &[String], ca: Option<&Path>) -> Result<ClientConfig, SearchError> {
     if let Some(ca) = ca {
         return Ok(outgoing("--tls-ca", ca)?);
     }
-    let unusable = |error: &dyn std::error::Error| {
+    let encrypted = urls.iter().any(|url| url.starts_with("https://"));
+    of_the_system(encrypted).map_err(|error| {
         SearchError::Authorities(StartError::Usage(format!(
             "--join with https needs authorities that vouch for the nodes, and those of the system cannot be used \
              ({error}); give --tls-ca FILE"
         )))
-    };
-    let builder = ClientConfig::builder_with_provider(provider())
-        .with_safe_default_protocol_versions()
-        .map_err(|error| unusable(&error))?;
-    let builder = if urls.iter().any(|url| url.starts_with("https://")) {
-        builder.with_native_roots().map_err(|error| unusable(&error))?
-    } else {
-        builder.with_root_certificates(RootCertStore::empty())
-    };
-    Ok(builder.with_no_client_auth())
+    })
 }
 
 async fn ask(client: &Http, url: &str) -> Result<String, String> {
@@ -119,7 +100,7 @@ async fn ask(client: &Http, url: &str) -> Result<String, String> {
 
 async fn get(client: &Http, url: &str) -> Result<String, String> {
     let uri = format!("{url}/health").parse().map_err(|_| "is no URL".to_owned())?;
-    let response = client.get(uri).await.map_err(|error| chain(&error))?;
+    let response = client.get(uri).await.map_err(|error| causes(&error))?;
     let status = response.status();
     let body = Limited::new(response.into_body(), ANSWER_BYTES_MAX).collect().await;
     let body = body.map_err(|error| format!("the answer broke off: {error}"))?.to_bytes();
@@ -153,17 +134,6 @@ pub mod fuzzing {
             Err(reason) => assert!(reason.len() < 200, "{reason}"),
         }
     }
-}
-
-/// An error with its causes: the outermost alone says "client error".
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text = format!("{text}: {cause}");
-        source = cause.source();
-    }
-    text
 }
 
 #[cfg(test)]

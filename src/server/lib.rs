@@ -14,6 +14,7 @@ pub mod error;
 pub mod fuzzing;
 pub mod grpc;
 pub mod health;
+mod hex;
 pub mod holding;
 pub mod http;
 mod join;
@@ -23,7 +24,9 @@ pub mod logging;
 pub mod metrics;
 pub mod node;
 pub mod offline;
+mod outbound;
 pub mod peer;
+mod private_file;
 #[cfg(test)]
 #[path = "../../.ci/fuzz/replay.rs"]
 mod replay;

@@ -12,13 +12,14 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use llm_config_domain::{Change, Environment, Namespace};
+use llm_config_replica::wall_clock_ms;
 use parking_lot::Mutex;
 use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use self::room::{Held, Room};
-use crate::access::{Sight, wall_clock_ms};
+use crate::access::Sight;
 use crate::error::ServiceError;
 use crate::metrics::Metrics;
 

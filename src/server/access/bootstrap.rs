@@ -3,9 +3,8 @@
 //! Every node that runs with authentication stands ready to do it, and the one that leads does. A token that was made here is
 //! on this disk before the cluster knows it; when another node was faster it is taken away again.
 
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read as _, Write as _};
-use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
+use std::fs::{self, File};
+use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -17,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::token::{NewToken, fingerprint, new_token};
+use crate::private_file;
 
 /// Name of the file in the data directory.
 const FILE: &str = "bootstrap-token";
@@ -181,20 +181,12 @@ struct First {
 /// The token in a file of the data directory, made when it is not there.
 fn kept(path: &Path) -> io::Result<NewToken> {
     let token = new_token().map_err(|error| io::Error::other(error.to_string()))?;
-    if path.exists() {
-        let text = read_text(path).map_err(io::Error::other)?;
-        let hash = fingerprint(&text);
-        return Ok(NewToken { prefix: prefix_of(&text), text, hash, ..token });
+    if private_file::create(path, &[token.text.as_bytes(), b"\n"])? {
+        return Ok(token);
     }
-    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
-    // Whatever the mask of the process says.
-    file.set_permissions(fs::Permissions::from_mode(0o600))?;
-    file.write_all(format!("{}\n", token.text).as_bytes())?;
-    file.sync_all()?;
-    if let Some(folder) = path.parent() {
-        File::open(folder)?.sync_all()?;
-    }
-    Ok(token)
+    let text = read_text(path).map_err(io::Error::other)?;
+    let hash = fingerprint(&text);
+    Ok(NewToken { prefix: prefix_of(&text), text, hash, ..token })
 }
 
 /// What comes before the secret part of a token of ours.
@@ -227,6 +219,8 @@ fn read_text(path: &Path) -> Result<String, String> {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
     use super::*;
 
     #[test]

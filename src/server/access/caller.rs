@@ -1,6 +1,6 @@
 //! Somebody who was let in, for the time of one request.
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use llm_config_domain::{Authority, Grant, Need, Origin, Rights, Role, Scope};
 
@@ -47,17 +47,21 @@ impl Caller {
     /// Whoever calls a node without authentication: may do everything.
     #[must_use]
     pub fn anyone() -> Self {
-        let grants: Vec<Grant> =
-            Role::built_in().into_iter().take(1).flat_map(|r| r.grants).collect();
-        Caller {
-            name: ANYONE.into(),
-            principal: "".into(),
-            rights: Arc::new(Rights { grants, within: Scope::default() }),
-            proof: Proof::Nothing,
-            authority: None,
-            source: "".into(),
-            request_id: "".into(),
-        }
+        // Each request asks for it on a node without authentication.
+        static KNOWN: LazyLock<Caller> = LazyLock::new(|| {
+            let admin = Role::built_in().into_iter().take(1);
+            let grants: Vec<Grant> = admin.flat_map(|role| role.grants).collect();
+            Caller {
+                name: ANYONE.into(),
+                principal: "".into(),
+                rights: Arc::new(Rights { grants, within: Scope::default() }),
+                proof: Proof::Nothing,
+                authority: None,
+                source: "".into(),
+                request_id: "".into(),
+            }
+        });
+        KNOWN.clone()
     }
 
     pub(super) fn of_token(known: &Principal, policy_revision: u64) -> Self {

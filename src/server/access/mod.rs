@@ -11,8 +11,8 @@ mod policy;
 mod sight;
 mod token;
 
+use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use llm_config_domain::{Authority, Reader, Scope};
 use parking_lot::{Mutex, RwLock};
@@ -26,7 +26,6 @@ use policy::{BanTable, Policy};
 
 pub use bootstrap::Bootstrap;
 pub use caller::{Caller, Proof};
-pub use policy::Principal;
 pub use sight::Sight;
 pub use token::{NewToken, TOKEN_TEXT_BYTES_MAX, fingerprint, new_token};
 
@@ -73,11 +72,6 @@ impl Access {
         }
     }
 
-    /// Whether callers have to say who they are.
-    pub fn required(&self) -> bool {
-        self.inner.required
-    }
-
     /// Takes over what the state says. A state that cannot be read leaves nobody with a right: it stops the node anyway.
     pub fn reload(&self, state: &dyn Reader) {
         let _one_at_a_time = self.inner.reading.lock();
@@ -112,7 +106,7 @@ impl Access {
     }
 
     /// The ban of an address, while it lasts.
-    pub fn ban(&self, address: &str, now_ms: u64) -> Option<llm_config_domain::Ban> {
+    pub fn ban(&self, address: IpAddr, now_ms: u64) -> Option<llm_config_domain::Ban> {
         self.inner.bans.read().active(address, now_ms)
     }
 
@@ -222,10 +216,4 @@ impl Access {
 
 fn gone() -> ServiceError {
     ServiceError::Unauthenticated { reason: "the token was revoked or has expired".into() }
-}
-
-/// Milliseconds since 1970: what expiries and bans are compared with where a request enters. Applying has its own time.
-pub fn wall_clock_ms() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }

@@ -1,6 +1,7 @@
 //! Tokens, roles and bans of the replicated state, laid out for looking them up.
 
 use std::collections::{BTreeMap, HashMap};
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use aws_lc_rs::constant_time::verify_slices_are_equal;
@@ -124,12 +125,12 @@ impl BanTable {
         Ok(Self(all.map(|ban| (ban.address.clone(), ban)).collect()))
     }
 
-    pub(super) fn active(&self, address: &str, now_ms: u64) -> Option<Ban> {
+    pub(super) fn active(&self, address: IpAddr, now_ms: u64) -> Option<Ban> {
         // Asked for each request, and nearly always of nobody.
         if self.0.is_empty() {
             return None;
         }
-        self.0.get(address).filter(|ban| ban.until_ms > now_ms).cloned()
+        self.0.get(&address.to_string()).filter(|ban| ban.until_ms > now_ms).cloned()
     }
 
     pub(super) fn len(&self) -> usize {

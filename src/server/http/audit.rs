@@ -17,7 +17,8 @@ use super::params::{
 use super::render;
 use super::{Answer, AppState};
 use crate::error::ServiceError;
-use crate::service::{AuditRequest, hex};
+use crate::hex::hex;
+use crate::service::AuditRequest;
 
 query_parameters! {
     AuditParameters: [

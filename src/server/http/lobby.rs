@@ -10,6 +10,7 @@ use uuid::Uuid;
 use super::problem;
 use crate::error::ServiceError;
 use crate::health;
+use crate::request_id::REQUEST_ID;
 
 /// The routes of a node without a cluster. `reason` ends the sentence "this node cannot answer yet: …".
 pub fn lobby(reason: String) -> Router {
@@ -22,7 +23,7 @@ async fn refuse(State(reason): State<String>, request: Request) -> Response {
     let empty = StatusCode::SERVICE_UNAVAILABLE.into_response();
     let mut response = problem::render(empty, &error, &request_id, request.uri().path());
     if let Ok(id) = HeaderValue::from_str(&request_id) {
-        response.headers_mut().insert("x-request-id", id);
+        response.headers_mut().insert(REQUEST_ID, id);
     }
     response
 }

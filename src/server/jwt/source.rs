@@ -7,23 +7,16 @@ use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-use bytes::Bytes;
 use http::Uri;
-use http_body_util::{BodyExt as _, Empty, Limited};
-use hyper_rustls::{ConfigBuilderExt as _, HttpsConnector, HttpsConnectorBuilder};
-use hyper_util::client::legacy::Client;
-use hyper_util::client::legacy::connect::HttpConnector;
-use hyper_util::rt::TokioExecutor;
-use rustls::{ClientConfig, RootCertStore};
+use http_body_util::{BodyExt as _, Limited};
 
+use crate::outbound::{self, Http, causes, of_the_system};
 use crate::settings::JwtKeys;
 
 /// Largest key set that is read; 64 keys with their certificates are far below.
 const SET_BYTES_MAX: usize = 1 << 20;
 /// How long the issuer may take to answer, connecting included.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
-
-type Http = Client<HttpsConnector<HttpConnector>, Empty<Bytes>>;
 
 /// See the module.
 pub(super) enum Source {
@@ -81,7 +74,7 @@ impl fmt::Display for Source {
 
 impl Address {
     async fn get(&self) -> Result<Vec<u8>, String> {
-        let response = self.client.get(self.uri.clone()).await.map_err(|error| chain(&error))?;
+        let response = self.client.get(self.uri.clone()).await.map_err(|error| causes(&error))?;
         // Redirects are not followed: the settings say where the keys are.
         let status = response.status();
         if status != http::StatusCode::OK {
@@ -122,32 +115,11 @@ pub(super) async fn stamp_of(path: &Path) -> Option<Stamp> {
 
 /// Plain HTTP asks nobody to vouch for anyone, so it works on a machine without authorities of its own.
 fn client(encrypted: bool) -> Result<Http, String> {
-    let provider = std::sync::Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let builder = ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .map_err(|error| error.to_string())?;
-    let builder = if encrypted {
-        builder.with_native_roots().map_err(|error| {
-            format!(
-                "this machine has no certificates of authorities to check the issuer by ({error}); install them \
-                 (package ca-certificates)"
-            )
-        })?
-    } else {
-        builder.with_root_certificates(RootCertStore::empty())
-    };
-    let connector = HttpsConnectorBuilder::new().with_tls_config(builder.with_no_client_auth());
-    let connector = if encrypted { connector.https_only() } else { connector.https_or_http() };
-    Ok(Client::builder(TokioExecutor::new()).build(connector.enable_http1().build()))
-}
-
-/// An error with its causes: the outermost alone says "client error".
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text = format!("{text}: {cause}");
-        source = cause.source();
-    }
-    text
+    let config = of_the_system(encrypted).map_err(|error| {
+        format!(
+            "this machine has no certificates of authorities to check the issuer by ({error}); install them \
+             (package ca-certificates)"
+        )
+    })?;
+    Ok(outbound::client(config, encrypted))
 }

@@ -282,6 +282,7 @@ impl std::fmt::Debug for DataKeys {
 mod tests {
     use super::super::master::testing::{self, Folder};
     use super::*;
+    use crate::hex::hex;
 
     const OWNER: &str = "team/app";
     /// Key 3 of [`OWNER`], all 0x42, with the master key of all 0x11 and the nonce 00 01 … 0b.
@@ -289,10 +290,6 @@ mod tests {
 
     fn master(byte: u8) -> MasterKey {
         testing::master(byte)
-    }
-
-    fn hex(bytes: &[u8]) -> String {
-        bytes.iter().map(|byte| format!("{byte:02x}")).collect()
     }
 
     fn not_authentic(error: &KeyError) -> bool {

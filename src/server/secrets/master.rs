@@ -3,9 +3,9 @@
 //! The file is brought by the operator and is the same on every node. Nothing of a key is ever shown, only its id.
 
 use std::fmt;
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read as _, Write as _};
-use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
+use std::fs::{self, File};
+use std::io::{self, Read as _};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -20,12 +20,12 @@ use tokio_util::sync::CancellationToken;
 use zeroize::Zeroizing;
 
 use super::envelope::{Fault, KEY_BYTES, KeyBytes};
+use crate::private_file;
 
 /// Most keys in a file: the current one, and old ones until every data key is wrapped anew.
 pub const KEYS_MAX: usize = 8;
 /// Room for the keys and some words about each.
 const FILE_BYTES_MAX: usize = 16 << 10;
-const FILE_MODE: u32 = 0o600;
 /// Anybody but the owner.
 const OTHERS: u32 = 0o077;
 /// How soon a changed file is noticed.
@@ -359,36 +359,18 @@ fn decode(line: &[u8]) -> Result<KeyBytes, String> {
 /// [`MasterKeyError::Unwritable`], [`MasterKeyError::Fault`].
 pub fn generate_file(path: &Path) -> Result<bool, MasterKeyError> {
     let unwritable = |source| MasterKeyError::Unwritable { path: path.to_owned(), source };
-    let folder = match path.parent() {
-        Some(parent) if parent != Path::new("") => parent,
-        _ => Path::new("."),
-    };
-    fs::create_dir_all(folder).map_err(unwritable)?;
+    fs::create_dir_all(private_file::folder(path)).map_err(unwritable)?;
     let key = KeyBytes::random()?;
     let encoded = Zeroizing::new(STANDARD.encode(key.expose()));
-    let created = OpenOptions::new().write(true).create_new(true).mode(FILE_MODE).open(path);
-    let mut file = match created {
-        Ok(file) => file,
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Ok(false),
-        Err(error) => return Err(unwritable(error)),
-    };
-    let mut write = || {
-        file.write_all(
+    private_file::create(
+        path,
+        &[
             b"# The key that wraps the keys of secrets. Whoever loses it loses them.\n",
-        )?;
-        file.write_all(encoded.as_bytes())?;
-        file.write_all(b"\n")?;
-        file.sync_all()?;
-        File::open(folder)?.sync_all()
-    };
-    if let Err(error) = write() {
-        // Half a key would be kept the next time.
-        if let Err(error) = fs::remove_file(path) {
-            tracing::warn!(file = %path.display(), %error, "half a master key file could not be deleted");
-        }
-        return Err(unwritable(error));
-    }
-    Ok(true)
+            encoded.as_bytes(),
+            b"\n",
+        ],
+    )
+    .map_err(unwritable)
 }
 
 #[cfg(test)]
@@ -581,18 +563,22 @@ mod tests {
     async fn a_file_that_cannot_be_used_is_told_once() {
         let folder = Folder::new(&[1]);
         let keys = Arc::new(folder.load());
+        let log = tempfile::NamedTempFile::new().unwrap();
+        let writer = Arc::new(log.reopen().unwrap());
+        let subscriber = tracing_subscriber::fmt().with_ansi(false).with_writer(writer).finish();
+        let _guard = tracing::subscriber::set_default(subscriber);
         assert_eq!(keys.look(None).await, None);
         folder.write_text("hunter2\n");
         let said = keys.look(None).await;
-        assert!(
-            said.as_ref().is_some_and(|said| said.contains("line 1 is not base64")),
-            "{said:?}"
-        );
         assert_eq!(keys.look(said.clone()).await, said);
         assert_eq!(keys.ids(), ids(&[1]));
         folder.write(&[2, 1]);
         assert_eq!(keys.look(said).await, None);
         assert_eq!(keys.ids(), ids(&[2, 1]));
+        let log = fs::read_to_string(log.path()).unwrap();
+        assert_eq!(log.matches("line 1 is not base64").count(), 1, "{log}");
+        assert!(log.contains("ERROR") && log.contains("the master keys were replaced"), "{log}");
+        assert!(log.contains(&master(2).id().to_string()) && !log.contains("hunter2"), "{log}");
     }
 
     #[test]

@@ -128,6 +128,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::hex::hex;
 
     const PLACE: Place<'_> =
         Place { namespace: "team/app", environment: 4, key: "openai/key", version: 7 };
@@ -142,10 +143,6 @@ mod tests {
 
     fn sealed(place: Place<'_>) -> Vec<u8> {
         seal(&key(), place, &Plaintext::from("\"sk-secret\"".to_owned())).unwrap()
-    }
-
-    fn hex(bytes: &[u8]) -> String {
-        bytes.iter().map(|byte| format!("{byte:02x}")).collect()
     }
 
     /// Made with another implementation of AES-GCM. If this fails, what releases have stored cannot be read any more.

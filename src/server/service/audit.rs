@@ -14,6 +14,7 @@ use super::cursor::Listing;
 use super::{Context, ReadOptions, Service, query_error};
 use crate::error::ServiceError;
 
+const NEED: Need = Need::Everywhere(Action::Audit);
 /// How long a walk along the chain may take, whatever the time of a request.
 const VERIFY_TIMEOUT: Duration = Duration::from_secs(120);
 
@@ -67,8 +68,7 @@ impl Service {
         context: &Context,
         request: AuditRequest,
     ) -> Result<AuditAnswer, ServiceError> {
-        let needs = [Need::Everywhere(Action::Audit)];
-        self.authorize(context, &needs).await?;
+        self.authorize(context, &[NEED]).await?;
         let kind = request.kind.as_deref().map(AuditKind::parse).transpose()?;
         if let Some(namespace) = &request.namespace {
             Namespace::parse(namespace)?;
@@ -78,7 +78,7 @@ impl Service {
         let listing: Vec<&str> = scope.iter().map(String::as_str).collect();
         let after = request.cursor.as_deref().filter(|cursor| !cursor.is_empty());
         let after = after.map(|cursor| position(&Listing(&listing), cursor)).transpose()?;
-        self.fresh(context, &request.read, &needs).await?;
+        self.fresh(context, &request.read, &[NEED]).await?;
         let query = AuditQuery {
             kind,
             actor: request.actor,
@@ -108,7 +108,7 @@ impl Service {
     }
 
     async fn walk(&self, context: &Context) -> Result<AuditVerdict, ServiceError> {
-        self.authorize(context, &[Need::Everywhere(Action::Audit)]).await?;
+        self.authorize(context, &[NEED]).await?;
         let turn = self.inner.walks.acquire();
         let turn = tokio::time::timeout_at(context.deadline.into(), turn).await;
         let Ok(Ok(_one_at_a_time)) = turn else {
@@ -138,7 +138,7 @@ impl Service {
     }
 
     async fn retention(&self, context: &Context) -> Result<AuditRetention, ServiceError> {
-        self.authorize(context, &[Need::Everywhere(Action::Audit)]).await?;
+        self.authorize(context, &[NEED]).await?;
         let (view, revision) = self.view()?;
         let meta = query::meta(&view)
             .map_err(|error| query_error(error, revision, || "there is no audit log".into()))?;

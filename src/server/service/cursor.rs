@@ -6,6 +6,7 @@
 use sha2::{Digest, Sha256};
 
 use crate::error::ServiceError;
+use crate::hex::{hex, unhex};
 
 const FORMAT: u8 = 1;
 const CHECK_BYTES: usize = 8;
@@ -54,22 +55,6 @@ impl Listing<'_> {
         check.copy_from_slice(&hash.finalize()[..CHECK_BYTES]);
         check
     }
-}
-
-pub(crate) fn hex(bytes: &[u8]) -> String {
-    use std::fmt::Write;
-    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
-        // Writing to a string cannot fail.
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
-}
-
-fn unhex(text: &str) -> Option<Vec<u8>> {
-    if !text.len().is_multiple_of(2) || !text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
-        return None;
-    }
-    (0..text.len()).step_by(2).map(|at| u8::from_str_radix(&text[at..at + 2], 16).ok()).collect()
 }
 
 #[cfg(test)]

@@ -12,11 +12,12 @@ use llm_config_domain::{AuditEvent, AuditKind, AuditTarget, Command, Need, Opera
 
 use super::writes::not_proposed;
 use super::{Context, Service, refused};
-use crate::access::{Caller, Credentials, wall_clock_ms};
+use crate::access::{Caller, Credentials};
 use crate::error::ServiceError;
 use crate::limits::{BanOrder, Decision};
 use crate::peer::ClientCertificate;
 use crate::settings::BAN_DURATION_MAX;
+use llm_config_replica::wall_clock_ms;
 
 /// How long the order to ban somebody may take.
 const BAN_TIMEOUT: Duration = Duration::from_secs(2);
@@ -52,9 +53,8 @@ impl Service {
         let guards = &self.inner.guards;
         let client = guards.limits.client(knock.peer, knock.headers);
         let (now, now_ms) = (Instant::now(), wall_clock_ms());
-        let address = client.bucket_key().to_string();
         if !client.is_exempt()
-            && let Some(ban) = guards.access.ban(&address, now_ms)
+            && let Some(ban) = guards.access.ban(client.bucket_key(), now_ms)
         {
             self.inner.metrics.auth_failure(crate::metrics::AuthFailure::Banned);
             let left_ms = ban.until_ms.saturating_sub(now_ms);
@@ -232,7 +232,7 @@ impl Service {
     async fn ban(&self, order: Option<BanOrder>, knock: &Knock<'_>) {
         let Some(order) = order else { return };
         let ms = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
-        let first_ms = ms(self.inner.guards.limits.ban_length(0));
+        let first_ms = ms(self.inner.guards.limits.first_ban());
         let ban = llm_config_domain::BanOrder {
             address: order.address.to_string(),
             first_ms,

@@ -36,10 +36,7 @@ use crate::error::{Effect, ServiceError};
 use crate::limits::Limits;
 use crate::metrics::Metrics;
 use crate::secrets::DataKeys;
-use crate::settings::SecuritySettings;
 use recorder::Recorder;
-
-pub(crate) use cursor::hex;
 
 pub use audit::{AuditAnswer, AuditRequest, AuditVerdict};
 pub use entry::{Entered, Knock, TurnedAway};
@@ -93,18 +90,6 @@ pub struct Guards {
     pub access: Access,
     pub limits: Limits,
     pub keys: DataKeys,
-}
-
-impl Guards {
-    /// Lets everybody do everything, without a limit, and knows no master key: for a node without authentication.
-    pub fn open(metrics: &Arc<Metrics>) -> Self {
-        let nothing = SecuritySettings::nothing();
-        Guards {
-            access: Access::new(false, None, Arc::clone(metrics)),
-            limits: Limits::new(&nothing, Arc::clone(metrics)),
-            keys: DataKeys::new(None),
-        }
-    }
 }
 
 /// The bounds of the service.
@@ -348,9 +333,7 @@ fn query_error(error: QueryError, revision: u64, what: impl FnOnce() -> String) 
 }
 
 /// The right that managing tokens, roles, bans and keys needs.
-fn everywhere_auth() -> Need {
-    Need::Everywhere(Action::Auth)
-}
+const AUTH: Need = Need::Everywhere(Action::Auth);
 
 /// An empty environment means base.
 fn environment(text: &str) -> Result<Environment, ServiceError> {

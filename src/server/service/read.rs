@@ -2,16 +2,17 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Instant;
 
 use llm_config_domain::{Action, Address, Entry, Environment, Namespace, Need, Value, query};
 use llm_config_replica::ReadError;
 use sha2::{Digest, Sha256};
 
-use super::cursor::hex;
 use super::{Consistency, environment, query_error};
 use super::{Context, GetAnswer, GetRequest, ReadOptions, ResolveAnswer, ResolveRequest, Service};
 use crate::cache::{Lookup, Slot, Ticket};
 use crate::error::ServiceError;
+use crate::hex::hex;
 
 /// What there is, or that it is not there, and the revision at which that was seen.
 type Found = (Result<GetAnswer, ServiceError>, u64);
@@ -94,6 +95,12 @@ impl Service {
         Ok(())
     }
 
+    /// Returns when this node has applied what was committed before.
+    pub(super) async fn catch_up(&self, deadline: Instant) -> Result<(), ServiceError> {
+        self.replica().linearizable(deadline).await.map_err(read_error)?;
+        Ok(())
+    }
+
     /// Returns when what this node has applied is as fresh as asked, or refuses.
     async fn await_freshness(
         &self,
@@ -102,7 +109,7 @@ impl Service {
     ) -> Result<(), ServiceError> {
         let replica = self.replica();
         if read.consistency == Consistency::Linearizable {
-            replica.linearizable(context.deadline).await.map_err(read_error)?;
+            self.catch_up(context.deadline).await?;
         } else if !replica.recovered() {
             return Err(ServiceError::NotReady { reason: "it is replaying its log".into() });
         }
@@ -309,7 +316,7 @@ fn digest(answer: &ResolveAnswer, reveal: bool) -> String {
     hex(&hash.finalize())
 }
 
-pub(super) fn read_error(error: ReadError) -> ServiceError {
+fn read_error(error: ReadError) -> ServiceError {
     match error {
         ReadError::NoLeader => ServiceError::NoLeader,
         ReadError::NotReady => ServiceError::NotReady { reason: "it is replaying its log".into() },

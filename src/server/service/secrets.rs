@@ -13,7 +13,7 @@ use llm_config_domain::{
     Operation, Rejection, RequestId, Reseal, ResealedVersion, Sealed, Value, key_ring, limits,
     query,
 };
-use llm_config_replica::Role;
+use llm_config_replica::{Role, View};
 use tokio_util::sync::CancellationToken;
 
 use super::writes::{Done, not_proposed};
@@ -113,8 +113,7 @@ impl Service {
                     | Rejection::UnknownKey { .. },
                 ) => {
                     // The state that it was sealed by is not the newest; this node may be behind.
-                    let fresh = self.replica().linearizable(context.deadline).await;
-                    fresh.map_err(super::read::read_error)?;
+                    self.catch_up(context.deadline).await?;
                 }
                 Err(rejection) => return Err(self.rejected(context, rejection, what).await),
             }
@@ -196,8 +195,7 @@ impl Service {
                 return self.unwrapped(&stored);
             }
             self.add_key(context.deadline, owner, 1).await?;
-            let fresh = self.replica().linearizable(context.deadline).await;
-            fresh.map_err(super::read::read_error)?;
+            self.catch_up(context.deadline).await?;
         }
         Err(ServiceError::Overloaded { reason: "the key ring is being changed".into() })
     }
@@ -285,7 +283,7 @@ impl Service {
     }
 
     async fn show_keys(&self, context: &Context) -> Result<KeyRing, ServiceError> {
-        self.authorize(context, &[super::everywhere_auth()]).await?;
+        self.authorize(context, &[super::AUTH]).await?;
         let service = self.clone();
         self.on_view(context, move |view, revision| {
             let stored = key_ring::data_keys(view).map_err(|error| {
@@ -331,12 +329,11 @@ impl Service {
         rotation: Rotation,
         namespace: Option<String>,
     ) -> Result<usize, ServiceError> {
-        self.authorize(context, &[super::everywhere_auth()]).await?;
+        self.authorize(context, &[super::AUTH]).await?;
         if self.inner.guards.keys.masters().is_none() {
             return Err(unavailable(KeyError::NoMasterKey));
         }
-        let fresh = self.replica().linearizable(context.deadline).await;
-        fresh.map_err(super::read::read_error)?;
+        self.catch_up(context.deadline).await?;
         let (view, revision) = self.view()?;
         let mut stored = key_ring::data_keys(&view)
             .map_err(|error| query_error(error.into(), revision, || "there are no keys".into()))?;
@@ -348,11 +345,12 @@ impl Service {
             }
         }
         let of = namespace.unwrap_or_else(|| "every namespace".into());
-        let (kind, detail) = match rotation {
-            Rotation::Data => (AuditKind::AdminKeysRotate, format!("data keys of {of}")),
-            Rotation::Master => (AuditKind::AdminKeysRotate, format!("master key of {of}")),
+        let what = match rotation {
+            Rotation::Data => "data keys",
+            Rotation::Master => "master key",
         };
-        self.announce(context, kind, Vec::new(), detail).await?;
+        let detail = format!("{what} of {of}");
+        self.announce(context, AuditKind::AdminKeysRotate, Vec::new(), detail).await?;
         match rotation {
             Rotation::Data => self.renew_data_keys(context, &stored).await,
             Rotation::Master => self.rewrap_data_keys(context, &stored).await,
@@ -407,6 +405,8 @@ impl Service {
     /// While this node leads: puts secrets under the newest key of their namespace, and forgets keys that open nothing any
     /// more. What it did not finish, the next leader does.
     pub async fn run_rotation(self, closing: CancellationToken) {
+        // The ring at which there was nothing to do: there is nothing again until it changes.
+        let mut done = None;
         loop {
             tokio::select! {
                 () = closing.cancelled() => return,
@@ -417,25 +417,34 @@ impl Service {
             {
                 continue;
             }
-            let mut more = true;
-            while more && !closing.is_cancelled() {
-                more = match self.rotation_step().await {
-                    Ok(more) => more,
+            while !closing.is_cancelled() {
+                match self.rotation_step(&mut done).await {
+                    Ok(true) => {}
+                    Ok(false) => break,
                     Err(error) => {
                         tracing::warn!(%error, "secrets could not be put under a new key; trying again");
-                        false
+                        break;
                     }
-                };
+                }
             }
         }
     }
 
-    /// Puts some secrets under the newest key. True: there is more to do.
-    async fn rotation_step(&self) -> Result<bool, ServiceError> {
+    /// Puts some secrets under the newest key. True: there may be more to do now.
+    async fn rotation_step(&self, done: &mut Option<u64>) -> Result<bool, ServiceError> {
+        let (view, revision) = self.view()?;
+        let meta = query::meta(&view)
+            .map_err(|error| query_error(error, revision, || "there are no keys".into()))?;
+        if *done == Some(meta.keys_revision) {
+            return Ok(false);
+        }
         let service = self.clone();
-        let step = tokio::task::spawn_blocking(move || service.next_step());
+        let step = tokio::task::spawn_blocking(move || service.next_step(&view, revision));
         let step = step.await.map_err(|error| internal(error.to_string()))??;
-        let Some(operation) = step else { return Ok(false) };
+        let Some(operation) = step else {
+            *done = Some(meta.keys_revision);
+            return Ok(false);
+        };
         let deadline = Instant::now() + ROTATION_TIMEOUT;
         match self.by_system(deadline, operation).await? {
             Ok(()) => {}
@@ -443,39 +452,37 @@ impl Service {
             Err(Rejection::KeyInUse | Rejection::UnknownKey { .. }) => return Ok(false),
             Err(rejection) => return Err(refused(rejection, || "there is no key".into())),
         }
-        self.replica().linearizable(deadline).await.map_err(super::read::read_error)?;
+        self.catch_up(deadline).await?;
         Ok(true)
     }
 
     /// What to do next about keys that are not the newest of their owner.
-    fn next_step(&self) -> Result<Option<Operation>, ServiceError> {
-        let (view, revision) = self.view()?;
+    fn next_step(&self, view: &View, revision: u64) -> Result<Option<Operation>, ServiceError> {
         let storage = |error: llm_config_domain::StoreError| {
             query_error(error.into(), revision, || "there are no keys".into())
         };
-        let stored = key_ring::data_keys(&view).map_err(storage)?;
+        let stored = key_ring::data_keys(view).map_err(storage)?;
         for (index, key) in stored.iter().enumerate() {
             if stored.get(index + 1).is_none_or(|next| next.owner != key.owner) {
                 continue;
             }
             let owner = key.owner.as_str();
             let sealed =
-                key_ring::sealed_with(&view, owner, key.version, RESEAL_BATCH).map_err(storage)?;
+                key_ring::sealed_with(view, owner, key.version, RESEAL_BATCH).map_err(storage)?;
             let Some((address, _)) = sealed.first().cloned() else {
                 return Ok(Some(Operation::DropDataKey(DropDataKey {
                     owner: key.owner.clone(),
                     version: key.version,
                 })));
             };
-            let newest = key_ring::latest(&view, owner).map_err(storage)?;
+            let newest = key_ring::latest(view, owner).map_err(storage)?;
             let newest = newest.ok_or_else(|| internal(format!("{owner} has no key")))?;
             let (old, new) = (self.unwrapped(key)?, self.unwrapped(&newest)?);
             let mut versions = Vec::new();
             let mut bytes = 0;
             let of_entry = sealed.iter().filter(|(other, _)| *other == address);
             for (_, version) in of_entry {
-                let stored =
-                    key_ring::sealed_version(&view, &address, *version).map_err(storage)?;
+                let stored = key_ring::sealed_version(view, &address, *version).map_err(storage)?;
                 let Some(stored) = stored else { continue };
                 let one = crate::secrets::Sealed {
                     place: place(&address, *version),

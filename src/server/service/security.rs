@@ -9,9 +9,10 @@ use llm_config_domain::{
     Scope, Token, bans,
 };
 
-use super::{Context, Service, everywhere_auth, query_error};
-use crate::access::{Caller, NewToken, Proof, new_token, wall_clock_ms};
+use super::{AUTH, Context, Service, query_error};
+use crate::access::{Caller, NewToken, Proof, new_token};
 use crate::error::ServiceError;
+use llm_config_replica::wall_clock_ms;
 
 /// Longest life of a token that ends at all: a hundred years.
 const EXPIRY_SECONDS_MAX: u64 = 100 * 366 * 24 * 3_600;
@@ -76,7 +77,7 @@ impl Service {
         context: &Context,
         request: CreateTokenRequest,
     ) -> Result<CreatedToken, ServiceError> {
-        self.authorize(context, &[everywhere_auth()]).await?;
+        self.authorize(context, &[AUTH]).await?;
         let scope = scope(&request.namespaces, &request.environments)?;
         let policy = self.inner.guards.access.policy();
         if let Some(unknown) = request.roles.iter().find(|role| !policy.knows(role)) {
@@ -138,13 +139,11 @@ impl Service {
     }
 
     pub async fn tokens(&self, context: &Context) -> Result<Vec<Token>, ServiceError> {
-        let result = match self.authorize(context, &[everywhere_auth()]).await {
-            Ok(()) => {
-                let known = self.inner.guards.access.policy().principals();
-                Ok(known.iter().map(|known| known.token.clone()).collect())
-            }
-            Err(error) => Err(error),
-        };
+        let allowed = self.authorize(context, &[AUTH]).await;
+        let result = allowed.map(|()| {
+            let known = self.inner.guards.access.policy().principals();
+            known.iter().map(|known| known.token.clone()).collect()
+        });
         self.counted("tokens", result)
     }
 
@@ -169,7 +168,7 @@ impl Service {
         context: &Context,
         request: PutRoleRequest,
     ) -> Result<Role, ServiceError> {
-        self.authorize(context, &[everywhere_auth()]).await?;
+        self.authorize(context, &[AUTH]).await?;
         let grants = request.grants.iter().map(grant).collect::<Result<Vec<_>, _>>()?;
         let role = Role { name: request.name, description: request.description, grants };
         let given = Rights { grants: role.grants.clone(), within: Scope::default() };
@@ -180,20 +179,18 @@ impl Service {
     }
 
     pub async fn roles(&self, context: &Context) -> Result<Vec<Role>, ServiceError> {
-        let result = match self.authorize(context, &[everywhere_auth()]).await {
-            Ok(()) => Ok(self.inner.guards.access.policy().roles().cloned().collect()),
-            Err(error) => Err(error),
-        };
+        let allowed = self.authorize(context, &[AUTH]).await;
+        let result = allowed.map(|()| self.inner.guards.access.policy().roles().cloned().collect());
         self.counted("roles", result)
     }
 
     pub async fn role(&self, context: &Context, name: &str) -> Result<Role, ServiceError> {
-        let result = match self.authorize(context, &[everywhere_auth()]).await {
-            Ok(()) => self.inner.guards.access.policy().role(name).cloned().ok_or_else(|| {
+        let allowed = self.authorize(context, &[AUTH]).await;
+        let result = allowed.and_then(|()| {
+            self.inner.guards.access.policy().role(name).cloned().ok_or_else(|| {
                 ServiceError::NotFound { what: format!("there is no role {name}"), revision: None }
-            }),
-            Err(error) => Err(error),
-        };
+            })
+        });
         self.counted("roles", result)
     }
 
@@ -227,7 +224,7 @@ impl Service {
     }
 
     async fn list_bans(&self, context: &Context) -> Result<Vec<Ban>, ServiceError> {
-        self.authorize(context, &[everywhere_auth()]).await?;
+        self.authorize(context, &[AUTH]).await?;
         let now_ms = wall_clock_ms();
         self.on_view(context, move |view, revision| {
             let all = bans::all(view).map_err(|error| {
@@ -253,11 +250,10 @@ impl Service {
         kind: AuditKind,
         what: &str,
     ) -> Result<(), ServiceError> {
-        self.authorize(context, &operation.needs()).await?;
         let key = uuid::Uuid::now_v7().to_string();
         self.propose(context, operation, Some(key), what.to_owned()).await?;
         // It holds on this node when the answer is there. If not in time, it is done all the same.
-        drop(self.replica().linearizable(context.deadline).await);
+        drop(self.catch_up(context.deadline).await);
         self.inner.metrics.audit_event(kind.as_str());
         Ok(())
     }

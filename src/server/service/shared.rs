@@ -126,10 +126,19 @@ impl Observer for Shared {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::access::Access;
+    use crate::limits::Limits;
+    use crate::secrets::DataKeys;
+    use crate::settings::SecuritySettings;
 
     fn shared() -> Arc<Shared> {
         let metrics = Arc::new(Metrics::new());
-        Shared::new(SharedLimits::default(), Arc::new(Guards::open(&metrics)), metrics)
+        let guards = Guards {
+            access: Access::new(false, None, Arc::clone(&metrics)),
+            limits: Limits::new(&SecuritySettings::nothing(), Arc::clone(&metrics)),
+            keys: DataKeys::new(None),
+        };
+        Shared::new(SharedLimits::default(), Arc::new(guards), metrics)
     }
 
     #[test]

@@ -300,8 +300,7 @@ impl Service {
             match self.submit(context, command).await? {
                 Ok(done) => return Ok(done),
                 Err(Rejection::EntryIsSecret) => {
-                    let fresh = self.replica().linearizable(context.deadline).await;
-                    fresh.map_err(super::read::read_error)?;
+                    self.catch_up(context.deadline).await?;
                     secret = self.secrets_in(&plain, &choices)?;
                 }
                 Err(rejection) => return Err(self.rejected(context, rejection, what).await),
