@@ -8,7 +8,7 @@ use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -33,9 +33,11 @@ pub fn wait_for<T>(what: &str, mut condition: impl FnMut() -> Option<T>) -> T {
 
 /// An address on loopback that no other node of any test uses.
 pub fn own_ip() -> Ipv4Addr {
-    static NEXT: AtomicU8 = AtomicU8::new(1);
-    let [.., high, low] = std::process::id().to_be_bytes();
-    Ipv4Addr::new(127, 64 + high % 128, low, NEXT.fetch_add(1, Ordering::Relaxed))
+    static NEXT: AtomicU32 = AtomicU32::new(1);
+    // 256 for each process number, from 127.64.0.0 on; a program that takes more goes on in the next one's.
+    let first = (std::process::id() & 0x7fff) << 8;
+    let offset = (first + NEXT.fetch_add(1, Ordering::Relaxed)) & 0x7f_ffff;
+    Ipv4Addr::from(u32::from(Ipv4Addr::new(127, 64, 0, 0)) + offset)
 }
 
 pub fn free_port(ip: Ipv4Addr) -> SocketAddr {
