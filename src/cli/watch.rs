@@ -27,6 +27,7 @@ pub(crate) async fn run(
         prefix: args.prefix,
         environment: environment.unwrap_or_default(),
         from_revision: args.from_revision,
+        namespace_prefix: String::new(),
     });
     while let Some(response) = watch.next().await {
         let response = response?;

@@ -22,6 +22,7 @@ use crate::query::{self, Meta, QueryError, QueryResult};
 use crate::record::{self, Request};
 use crate::requests::{self, Lookup};
 use crate::rotation;
+use crate::schemas;
 use crate::store::{Reader, StoreError};
 use crate::writer::Writer;
 
@@ -103,7 +104,7 @@ fn carry_out<R: Reader + ?Sized>(
         }
     }
 
-    let mut writer = Writer::new(overlay, meta, &command.actor);
+    let mut writer = Writer::new(overlay, meta, command);
     let outcome = operate(&mut writer, &command.operation)?;
     record(&mut writer, command, &outcome)?;
     let (mut meta, changes) = writer.finish();
@@ -163,6 +164,8 @@ fn operate<R: Reader + ?Sized>(
         | Operation::DropDataKey(_)
         | Operation::Record(_)
         | Operation::SetAuditRetention(_)
+        | Operation::PutSchema(_)
+        | Operation::DeleteSchema(_)
             if writer.meta.cluster_id.is_none() =>
         {
             Err(Rejection::NotFounded.into())
@@ -193,6 +196,8 @@ fn operate<R: Reader + ?Sized>(
         Operation::RewrapDataKeys(keys) => rotation::rewrap(writer, keys),
         Operation::Reseal(reseal) => rotation::reseal(writer, reseal),
         Operation::DropDataKey(drop) => rotation::drop_key(writer, &drop.owner, drop.version),
+        Operation::PutSchema(put) => schemas::put(writer, put),
+        Operation::DeleteSchema(delete) => schemas::delete(writer, delete),
         // The events are the whole of it.
         Operation::Record(_) => Ok(Outcome::Done),
         Operation::SetAuditRetention(AuditRetention { max_age_ms, max_bytes }) => {
@@ -284,6 +289,15 @@ fn event_of(
             let detail = format!("{max_age_ms} ms, {max_bytes} bytes");
             (AuditKind::AdminAuditRetention, String::new(), detail)
         }
+        Operation::PutSchema(put) => {
+            let detail = format!("schema of {} in {}", put.key.as_str(), put.namespace.as_str());
+            (AuditKind::SchemaPut, put.comment.clone(), detail)
+        }
+        Operation::DeleteSchema(delete) => {
+            let (key, namespace) = (delete.key.as_str(), delete.namespace.as_str());
+            let detail = format!("schema of {key} in {namespace}");
+            (AuditKind::SchemaDelete, delete.comment.clone(), detail)
+        }
         Operation::Found(_)
         | Operation::RegisterNode(_)
         | Operation::AddNode(_)
@@ -305,7 +319,7 @@ fn event_of(
         source: origin.source.clone(),
         request_id: origin.request_id.clone(),
         node: origin.node,
-        targets: changes.iter().map(target).collect(),
+        targets: changes.iter().take(limits::AUDIT_TARGETS_MAX).map(target).collect(),
         comment,
         detail: cut(detail, limits::AUDIT_DETAIL_BYTES_MAX),
     })

@@ -9,8 +9,9 @@ use sha2::{Digest, Sha256};
 use crate::access::{Action, Need, Role, Token};
 use crate::event::AuditEvent;
 use crate::limits;
-use crate::names::{Address, InvalidArgument, check_line};
+use crate::names::{Address, Environment, InvalidArgument, Key, Namespace, check_line};
 use crate::sealed::{DataKey, ResealedVersion, Sealed, Value};
+use crate::value::JsonValue;
 use crate::wire;
 
 /// One entry of the replicated log.
@@ -23,8 +24,28 @@ pub struct Command {
     /// Where it comes from. Absent for what nodes do by themselves, and for commands of releases before 0.2: those are
     /// neither judged again nor recorded.
     pub origin: Option<Origin>,
+    /// The schemas that its values were checked by where the request came in. A schema that is in place when the command
+    /// is applied, and is not the one named here, refuses it. In order, each once.
+    pub schemas: Vec<CheckedSchema>,
     /// What to do.
     pub operation: Operation,
+}
+
+/// A schema that a value was checked by.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct CheckedSchema {
+    /// Whose: of this namespace,
+    pub namespace: Namespace,
+    /// and this key.
+    pub key: Key,
+    /// Its version. [`CheckedSchema::UNMET`]: whatever its version, the value does not meet it.
+    pub version: u64,
+}
+
+impl CheckedSchema {
+    /// No schema ever has this version. A command that names it changes nothing unless it was carried out before, and
+    /// then gets the answer of that time.
+    pub const UNMET: u64 = u64::MAX;
 }
 
 /// Where a command comes from, for the audit log, and by what right it was let in.
@@ -112,6 +133,10 @@ pub enum Operation {
     Record(Vec<AuditEvent>),
     /// Sets how long audit records stay.
     SetAuditRetention(AuditRetention),
+    /// Makes or changes the schema of a key.
+    PutSchema(PutSchema),
+    /// Deletes the schema of a key.
+    DeleteSchema(DeleteSchema),
 }
 
 /// Writes an entry.
@@ -157,6 +182,58 @@ pub struct Rollback {
     pub comment: String,
     /// When the old version is a secret: the same, encrypted for the version that this makes.
     pub resealed: Option<Sealed>,
+}
+
+/// Makes or changes the schema that values of a key have to meet from now on, in every environment. What it says, and
+/// that it can be checked, is looked at where the request comes in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PutSchema {
+    /// Of this namespace,
+    pub namespace: Namespace,
+    /// and this key.
+    pub key: Key,
+    /// A JSON Schema.
+    pub schema: JsonValue,
+    /// Refuse unless the schema is at this version; 0: unless there is none.
+    pub expected_version: Option<u64>,
+    /// Why.
+    pub comment: String,
+}
+
+/// Deletes the schema of a key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DeleteSchema {
+    /// Of this namespace,
+    pub namespace: Namespace,
+    /// and this key.
+    pub key: Key,
+    /// Refuse unless the schema is at this version.
+    pub expected_version: Option<u64>,
+    /// Why.
+    pub comment: String,
+}
+
+/// A schema as it is kept.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Schema {
+    /// Of this namespace,
+    pub namespace: Namespace,
+    /// and this key.
+    pub key: Key,
+    /// A JSON Schema.
+    pub schema: JsonValue,
+    /// Counts changes of schemas in the whole cluster: no two schemas ever share one.
+    pub version: u64,
+    /// When there was none before.
+    pub created_at_ms: u64,
+    /// By whom.
+    pub created_by: String,
+    /// When it was changed last.
+    pub updated_at_ms: u64,
+    /// By whom.
+    pub updated_by: String,
+    /// Why.
+    pub comment: String,
 }
 
 /// Compares versions, then does one of two lists of operations, all or nothing, at one revision.
@@ -353,6 +430,15 @@ impl Operation {
                 });
                 compared.chain(ops).collect()
             }
+            // It binds what is written in each of them.
+            Self::PutSchema(PutSchema { namespace, key, .. })
+            | Self::DeleteSchema(DeleteSchema { namespace, key, .. }) => {
+                let at = |environment| {
+                    let (namespace, key) = (namespace.clone(), key.clone());
+                    Need::at(Action::Write, &Address { namespace, key, environment })
+                };
+                Environment::ALL.into_iter().map(at).collect()
+            }
             Self::Compact(_) => vec![Need::Everywhere(Action::Cluster)],
             Self::CreateToken(_)
             | Self::RevokeToken(_)
@@ -374,11 +460,13 @@ impl Operation {
         }
     }
 
-    /// Whether it changes who may do what, or the keys: what nodes keep in memory of those is then read again.
-    pub fn changes_security(&self) -> bool {
+    /// Whether it changes who may do what, the keys or the schemas: what nodes keep in memory of those is then read again.
+    pub fn changes_rules(&self) -> bool {
         matches!(
             self,
-            Self::Bootstrap(_)
+            Self::PutSchema(_)
+                | Self::DeleteSchema(_)
+                | Self::Bootstrap(_)
                 | Self::CreateToken(_)
                 | Self::RevokeToken(_)
                 | Self::PutRole(_)
@@ -395,7 +483,15 @@ impl Operation {
 impl Command {
     /// A command without a request id.
     pub fn new(actor: impl Into<String>, operation: Operation) -> Self {
-        Self { actor: actor.into(), request: None, origin: None, operation }
+        let (actor, schemas) = (actor.into(), Vec::new());
+        Self { actor, request: None, origin: None, schemas, operation }
+    }
+
+    /// The same command with the schemas that its values were checked by.
+    pub fn checked_by(self, mut schemas: Vec<CheckedSchema>) -> Self {
+        schemas.sort();
+        schemas.dedup();
+        Self { schemas, ..self }
     }
 
     /// The same command with where it comes from.
@@ -409,10 +505,9 @@ impl Command {
         self.with_request(key, digest)
     }
 
-    /// What is asked for, the same in each try of one request: where it comes from may differ.
+    /// What is asked for, the same in each try of one request: where it comes from, and what it was checked by, may differ.
     pub fn content(&self) -> Bytes {
-        let (actor, operation) = (self.actor.clone(), self.operation.clone());
-        Self { actor, request: None, origin: None, operation }.encode()
+        Self::new(self.actor.clone(), self.operation.clone()).encode()
     }
 
     /// The same command under an idempotency key and a digest of the caller's: a secret is encrypted anew for each try.
@@ -449,7 +544,7 @@ impl Command {
             | Operation::RemoveNode(_) => true,
             _ => false,
         };
-        if old && self.origin.is_none() {
+        if old && self.origin.is_none() && self.schemas.is_empty() {
             wire::COMMAND_FORMAT_OLDEST
         } else {
             wire::COMMAND_FORMAT
@@ -470,7 +565,6 @@ impl Command {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::value::JsonValue;
 
     fn set(value: &str) -> Set {
         Set {

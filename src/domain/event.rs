@@ -53,11 +53,15 @@ pub enum AuditKind {
     SecurityBanLift,
     /// Somebody was refused, unknown (401) or without the right (403).
     AccessDenied,
+    /// A schema was put.
+    SchemaPut,
+    /// A schema was deleted.
+    SchemaDelete,
 }
 
 impl AuditKind {
     /// Every kind, in the order of their codes, which count from 1.
-    pub const ALL: [Self; 23] = [
+    pub const ALL: [Self; 25] = [
         Self::ConfigSet,
         Self::ConfigDelete,
         Self::ConfigRollback,
@@ -81,6 +85,8 @@ impl AuditKind {
         Self::SecurityBan,
         Self::SecurityBanLift,
         Self::AccessDenied,
+        Self::SchemaPut,
+        Self::SchemaDelete,
     ];
 
     /// Its word in the API.
@@ -109,6 +115,8 @@ impl AuditKind {
             Self::SecurityBan => "security.ban",
             Self::SecurityBanLift => "security.ban_lift",
             Self::AccessDenied => "access.denied",
+            Self::SchemaPut => "schema.put",
+            Self::SchemaDelete => "schema.delete",
         }
     }
 

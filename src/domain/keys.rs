@@ -16,6 +16,7 @@
 //! | data keys      | `1b` owner `00` version                               | DataKey        |
 //! | sealed         | `1c` namespace `00` key version, environment, key `00` version | (empty) |
 //! | audit          | `1d` sequence                                         | Audit          |
+//! | schemas        | `1e` namespace `00` key                               | Schema         |
 //!
 //! Numbers are big-endian, so that keys sort by them. Names contain no control characters, so `00` ends them.
 
@@ -36,6 +37,7 @@ const BANS: u8 = 0x1a;
 const DATA_KEYS: u8 = 0x1b;
 const SEALED: u8 = 0x1c;
 const AUDIT: u8 = 0x1d;
+const SCHEMAS: u8 = 0x1e;
 
 const END: u8 = 0;
 
@@ -56,6 +58,7 @@ pub(crate) fn table(key: &[u8]) -> Option<&'static str> {
         DATA_KEYS => "data keys",
         SEALED => "sealed",
         AUDIT => "audit",
+        SCHEMAS => "schemas",
         other if other < DOMAIN_FIRST => return None,
         _ => "unknown",
     })
@@ -304,6 +307,30 @@ pub(crate) fn audit_sequence(storage_key: &[u8]) -> Result<u64, StoreError> {
     storage_key.get(1..).and_then(number).ok_or_else(|| corrupt("audit"))
 }
 
+pub(crate) fn schema(namespace: &Namespace, key: &str) -> Vec<u8> {
+    join(SCHEMAS, &[namespace.as_str().as_bytes(), &[END], key.as_bytes()])
+}
+
+pub(crate) fn schemas() -> (Vec<u8>, Vec<u8>) {
+    (vec![SCHEMAS], vec![SCHEMAS + 1])
+}
+
+/// The schemas of one namespace whose key starts with `prefix` and comes after `after`.
+pub(crate) fn schema_range(
+    namespace: &Namespace,
+    prefix: &str,
+    after: Option<&Key>,
+) -> (Vec<u8>, Vec<u8>) {
+    let start = schema(namespace, prefix);
+    let end = after_prefix(start.clone());
+    let resume = after.map(|key| {
+        let mut resume = schema(namespace, key.as_str());
+        resume.push(END);
+        resume
+    });
+    (resume.unwrap_or_default().max(start), end)
+}
+
 /// To whom a record belongs when a state is taken into another cluster.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Owner {
@@ -320,7 +347,7 @@ pub(crate) fn owner(key: &[u8]) -> Result<Owner, StoreError> {
     match key.first() {
         Some(
             &(HEADS | VERSIONS | CHANGES | NAMESPACES | REQUESTS | REQUEST_EXPIRY | TOKENS | ROLES
-            | BANS | DATA_KEYS | SEALED | AUDIT),
+            | BANS | DATA_KEYS | SEALED | AUDIT | SCHEMAS),
         ) => Ok(Owner::Store),
         Some(&NODES) => Ok(Owner::Nodes),
         Some(&META) => Ok(Owner::Meta),

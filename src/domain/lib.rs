@@ -34,6 +34,7 @@ mod replay;
 mod requests;
 pub mod restore;
 mod rotation;
+pub mod schemas;
 pub mod sealed;
 pub mod store;
 mod validate;
@@ -45,9 +46,9 @@ pub use access::{Action, Credential, Grant, Need, Rights, Role, Scope, Token};
 pub use apply::{Stamped, apply};
 pub use audit::AuditQuery;
 pub use command::{
-    AddNode, AuditRetention, Authority, Ban, BanOrder, Command, Compact, Compare, DecodeError,
-    Delete, DropDataKey, Found, Node, Operation, Origin, RemoveNode, RemovedNode, RequestId,
-    Reseal, Rollback, Set, Txn, TxnOp,
+    AddNode, AuditRetention, Authority, Ban, BanOrder, CheckedSchema, Command, Compact, Compare,
+    DecodeError, Delete, DeleteSchema, DropDataKey, Found, Node, Operation, Origin, PutSchema,
+    RemoveNode, RemovedNode, RequestId, Reseal, Rollback, Schema, Set, Txn, TxnOp,
 };
 pub use entry::{Change, ChangeKind, Entry};
 pub use event::{AuditEvent, AuditKind, AuditRecord, AuditTarget};

@@ -24,9 +24,9 @@ pub const TAG_BYTES_MAX: usize = 128;
 /// Longest name of who makes a change.
 pub const ACTOR_BYTES_MAX: usize = 256;
 /// Most comparisons in a transaction.
-pub const TXN_COMPARES_MAX: usize = 128;
-/// Most operations in each branch of a transaction.
-pub const TXN_OPS_MAX: usize = 128;
+pub const TXN_COMPARES_MAX: usize = 10_000;
+/// Most operations in each branch of a transaction: a whole file of entries may change together.
+pub const TXN_OPS_MAX: usize = 10_000;
 /// Most bytes of values a transaction may answer with (its `get` operations could otherwise add up to 128 MiB).
 pub const TXN_RESULT_BYTES_MAX: usize = 8 << 20;
 /// Largest encoded command.
@@ -64,6 +64,13 @@ pub const EVICTIONS_PER_COMMAND_MAX: usize = 64;
 pub const RESOLVE_ENTRIES_MAX: usize = 100_000;
 /// Most bytes of keys and values in a resolved namespace.
 pub const RESOLVE_BYTES_MAX: usize = 64 << 20;
+
+/// Largest schema, in bytes of compact JSON.
+pub const SCHEMA_BYTES_MAX: usize = 64 << 10;
+/// Most schemas.
+pub const SCHEMAS_MAX: u64 = 10_000;
+/// Most schemas that one command names as those its values were checked by.
+pub const SCHEMAS_CHECKED_MAX: usize = 2 * TXN_OPS_MAX;
 
 /// Bytes that encryption may add to a secret.
 pub const SEAL_OVERHEAD_BYTES_MAX: usize = 256;
@@ -104,8 +111,8 @@ pub const SOURCE_BYTES_MAX: usize = 64;
 pub const AUDIT_REQUEST_ID_BYTES_MAX: usize = 128;
 /// Longest remark in an audit record.
 pub const AUDIT_DETAIL_BYTES_MAX: usize = 1024;
-/// Most entries that an audit record names: those of the longest transaction.
-pub const AUDIT_TARGETS_MAX: usize = TXN_OPS_MAX;
+/// Most entries that an audit record names; of a longer transaction, the first ones and the count.
+pub const AUDIT_TARGETS_MAX: usize = 128;
 /// Most events that one command records.
 pub const AUDIT_EVENTS_PER_COMMAND_MAX: usize = 256;
 /// How long audit records stay when nothing else was set, in milliseconds: 400 days.

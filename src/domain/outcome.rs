@@ -49,6 +49,18 @@ pub enum Outcome {
     NodeRemoved,
     /// It is done, and there is nothing more to say.
     Done,
+    /// The schema is in place.
+    SchemaPut {
+        /// Its version.
+        version: u64,
+        /// Whether there was none before.
+        created: bool,
+    },
+    /// The schema of this version is gone.
+    SchemaDeleted {
+        /// Its version.
+        version: u64,
+    },
     /// The address is shut out.
     Banned {
         /// Until when.
@@ -169,6 +181,16 @@ pub enum Rejection {
         /// The newest; 0 when there is none.
         latest: u32,
     },
+    /// A value was not checked by the schema that is in place.
+    #[error("the schema of {key} in {namespace} is at version {version} by now")]
+    SchemaChanged {
+        /// Whose: of this namespace,
+        namespace: String,
+        /// and this key.
+        key: String,
+        /// The version that is in place.
+        version: u64,
+    },
     /// A data key opens something still, or is the newest.
     #[error("the data key is in use")]
     KeyInUse,
@@ -202,7 +224,12 @@ impl Applied {
                 TxnResult::Set(entry) | TxnResult::Get(Some(entry)) => entry.is_secret(),
                 TxnResult::Delete(_) | TxnResult::Get(None) => false,
             }),
-            Ok(Outcome::Done | Outcome::Banned { .. }) => true,
+            Ok(
+                Outcome::Done
+                | Outcome::Banned { .. }
+                | Outcome::SchemaPut { .. }
+                | Outcome::SchemaDeleted { .. },
+            ) => true,
             Ok(_) => false,
             Err(
                 Rejection::Unauthenticated
@@ -214,7 +241,8 @@ impl Applied {
                 | Rejection::NeedsReseal { .. }
                 | Rejection::UnknownKey { .. }
                 | Rejection::KeyVersion { .. }
-                | Rejection::KeyInUse,
+                | Rejection::KeyInUse
+                | Rejection::SchemaChanged { .. },
             ) => true,
             Err(_) => false,
         };

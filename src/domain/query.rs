@@ -77,6 +77,10 @@ pub struct Meta {
     pub data_keys: u64,
     /// Counts changes of data keys.
     pub keys_revision: u64,
+    /// Schemas stored.
+    pub schemas: u64,
+    /// Counts changes of schemas.
+    pub schemas_version: u64,
 }
 
 /// What is known of the audit log apart from its records.

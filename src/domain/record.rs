@@ -20,7 +20,7 @@ use crate::{keys, limits};
 /// The newest format of a record that this release reads, and the one that it writes. A release that adds one raises the
 /// `state_format` of a node's state with the first record that it writes so.
 ///
-/// 1: as of 0.1. 2: secrets, tokens, roles, bans, keys and the audit log; every record of format 1 reads the same.
+/// 1: as of 0.1. 2: secrets, tokens, roles, bans, keys, schemas and the audit log; every record of format 1 reads the same.
 pub const RECORD_FORMAT: u8 = 2;
 /// The oldest that this release reads.
 const RECORD_FORMAT_OLDEST: u8 = 1;
@@ -279,6 +279,10 @@ impl Record for wire::Ban {
     const TABLE: &'static str = "bans";
 }
 
+impl Record for wire::Schema {
+    const TABLE: &'static str = "schemas";
+}
+
 impl Record for wire::DataKey {
     const TABLE: &'static str = "data keys";
 }
@@ -424,6 +428,10 @@ pub(crate) struct MetaRecord {
     data_keys: u64,
     #[prost(uint64, tag = "20")]
     keys_revision: u64,
+    #[prost(uint64, tag = "21")]
+    schemas: u64,
+    #[prost(uint64, tag = "22")]
+    schemas_version: u64,
 }
 
 impl Record for MetaRecord {
@@ -458,6 +466,8 @@ impl Meta {
             bans_revision: record.bans_revision,
             data_keys: record.data_keys,
             keys_revision: record.keys_revision,
+            schemas: record.schemas,
+            schemas_version: record.schemas_version,
         })
     }
 
@@ -483,6 +493,8 @@ impl Meta {
             bans_revision: 0,
             data_keys: 0,
             keys_revision: 0,
+            schemas: 0,
+            schemas_version: 0,
         }
     }
 
@@ -508,6 +520,8 @@ impl Meta {
             bans_revision: self.bans_revision,
             data_keys: self.data_keys,
             keys_revision: self.keys_revision,
+            schemas: self.schemas,
+            schemas_version: self.schemas_version,
         }
         .to_bytes()
     }

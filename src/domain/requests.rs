@@ -137,6 +137,8 @@ fn summary(outcome: &Outcome) -> (bool, Vec<u64>) {
         | Outcome::Done => (false, Vec::new()),
         // What is remembered of versions remembers two numbers as well.
         Outcome::Banned { until_ms, strikes } => (false, vec![*until_ms, u64::from(*strikes)]),
+        Outcome::SchemaPut { version, created } => (*created, vec![*version]),
+        Outcome::SchemaDeleted { version } => (false, vec![*version]),
     }
 }
 
@@ -194,6 +196,14 @@ pub(crate) fn replay<R: Reader + ?Sized>(
             [until_ms, strikes] => {
                 Outcome::Banned { until_ms, strikes: u32::try_from(strikes).unwrap_or(u32::MAX) }
             }
+            _ => return Err(Rejection::IdempotencyKeyReused.into()),
+        },
+        Operation::PutSchema(_) => match record.versions[..] {
+            [version] => Outcome::SchemaPut { version, created: record.flag },
+            _ => return Err(Rejection::IdempotencyKeyReused.into()),
+        },
+        Operation::DeleteSchema(_) => match record.versions[..] {
+            [version] => Outcome::SchemaDeleted { version },
             _ => return Err(Rejection::IdempotencyKeyReused.into()),
         },
         Operation::Bootstrap(_)

@@ -2,12 +2,12 @@
 
 use crate::access::{Role, Token, check_role_name};
 use crate::command::{
-    AddNode, AuditRetention, Command, Found, Node, Operation, Origin, Reseal, Rollback, Set, Txn,
-    TxnOp,
+    AddNode, AuditRetention, CheckedSchema, Command, Found, Node, Operation, Origin, PutSchema,
+    Reseal, Rollback, Set, Txn, TxnOp,
 };
 use crate::event::AuditEvent;
 use crate::limits;
-use crate::names::{Address, InvalidArgument, check_line};
+use crate::names::{Address, InvalidArgument, Key, Namespace, check_line};
 use crate::sealed::{DataKey, Value, validate_data_key, validate_sealed};
 
 impl Command {
@@ -43,11 +43,22 @@ impl Command {
             Operation::RewrapDataKeys(keys) => keys.iter().map(data_key_size).sum(),
             Operation::Reseal(reseal) => reseal_size(reseal),
             Operation::Record(events) => events.iter().map(AuditEvent::size).sum(),
+            Operation::PutSchema(put) => {
+                schema_size(&put.namespace, &put.key)
+                    + put.schema.as_bytes().len()
+                    + put.comment.len()
+            }
+            Operation::DeleteSchema(delete) => {
+                schema_size(&delete.namespace, &delete.key) + delete.comment.len()
+            }
         };
+        let schemas =
+            self.schemas.iter().map(|checked| schema_size(&checked.namespace, &checked.key));
         let origin = self.origin.as_ref().map_or(0, origin_size);
         let request =
             self.request.as_ref().map_or(0, |request| request.key.len() + request.digest.len());
-        2 * MESSAGE_OVERHEAD + self.actor.len() + request + origin + operation
+        let schemas = schemas.sum::<usize>();
+        2 * MESSAGE_OVERHEAD + self.actor.len() + request + origin + schemas + operation
     }
 
     /// Checks every bound that the types do not hold by themselves.
@@ -57,6 +68,16 @@ impl Command {
             check_line("idempotency_key", &request.key, limits::IDEMPOTENCY_KEY_BYTES_MAX)?;
         }
         self.origin.as_ref().map_or(Ok(()), validate_origin)?;
+        if self.schemas.len() > limits::SCHEMAS_CHECKED_MAX {
+            let reason =
+                format!("was checked by more than {} schemas", limits::SCHEMAS_CHECKED_MAX);
+            return Err(InvalidArgument::new("request", reason));
+        }
+        let named = |checked: &CheckedSchema| (checked.namespace.clone(), checked.key.clone());
+        if !self.schemas.is_sorted_by(|one, next| named(one) < named(next)) {
+            let reason = "names the schemas that it was checked by out of order";
+            return Err(InvalidArgument::new("request", reason));
+        }
         match &self.operation {
             Operation::Set(set) => validate_set(set),
             Operation::Delete(delete) => {
@@ -82,6 +103,10 @@ impl Command {
             Operation::DropDataKey(_) => Ok(()),
             Operation::Record(events) => validate_events(events),
             Operation::SetAuditRetention(retention) => validate_retention(*retention),
+            Operation::PutSchema(put) => validate_put_schema(put),
+            Operation::DeleteSchema(delete) => {
+                check_text("comment", &delete.comment, limits::COMMENT_BYTES_MAX)
+            }
         }?;
         let size = self.size();
         if size > limits::COMMAND_BYTES_MAX {
@@ -100,6 +125,10 @@ const MESSAGE_OVERHEAD: usize = 64;
 
 fn address_size(address: &Address) -> usize {
     MESSAGE_OVERHEAD + address.namespace.as_str().len() + address.key.as_str().len()
+}
+
+fn schema_size(namespace: &Namespace, key: &Key) -> usize {
+    MESSAGE_OVERHEAD + namespace.as_str().len() + key.as_str().len()
 }
 
 fn set_size(set: &Set) -> usize {
@@ -218,6 +247,15 @@ fn validate_retention(retention: AuditRetention) -> Result<(), InvalidArgument> 
         return Err(InvalidArgument::new("max_bytes", reason));
     }
     Ok(())
+}
+
+fn validate_put_schema(put: &PutSchema) -> Result<(), InvalidArgument> {
+    let size = put.schema.as_bytes().len();
+    if size > limits::SCHEMA_BYTES_MAX {
+        let reason = format!("has {size} bytes, at most {} are allowed", limits::SCHEMA_BYTES_MAX);
+        return Err(InvalidArgument::new("schema", reason));
+    }
+    check_text("comment", &put.comment, limits::COMMENT_BYTES_MAX)
 }
 
 fn validate_set(set: &Set) -> Result<(), InvalidArgument> {
@@ -370,7 +408,7 @@ mod tests {
             (
                 "compare",
                 Operation::Txn(Txn {
-                    compare: vec![Compare { address: base.address.clone(), version: 0 }; 129],
+                    compare: vec![Compare { address: base.address.clone(), version: 0 }; 10_001],
                     success: vec![],
                     failure: vec![],
                 }),
@@ -379,7 +417,7 @@ mod tests {
                 "success",
                 Operation::Txn(Txn {
                     compare: vec![],
-                    success: vec![TxnOp::Get(base.address.clone()); 129],
+                    success: vec![TxnOp::Get(base.address.clone()); 10_001],
                     failure: vec![],
                 }),
             ),
@@ -388,7 +426,7 @@ mod tests {
                 Operation::Txn(Txn {
                     compare: vec![],
                     success: vec![],
-                    failure: vec![TxnOp::Get(base.address.clone()); 129],
+                    failure: vec![TxnOp::Get(base.address.clone()); 10_001],
                 }),
             ),
             (

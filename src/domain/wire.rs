@@ -12,15 +12,17 @@ use crate::sealed::{Sealed as SealedValue, Value};
 use crate::value::{JsonValue, ValueError};
 
 mod answer;
+mod schema;
 mod security;
 
 pub(crate) use answer::Applied;
+pub(crate) use schema::*;
 pub(crate) use security::*;
 
 /// The newest format of commands and answers that this release reads.
 ///
 /// 1: as of 0.1. 2: with where a command comes from (it is then judged again and recorded), secrets, and what manages
-/// tokens, roles, bans and keys. Format 1 reads the same.
+/// tokens, roles, bans, keys and schemas. Format 1 reads the same.
 pub const COMMAND_FORMAT: u8 = 2;
 /// The oldest that this release reads, and still writes for what it can say.
 pub(crate) const COMMAND_FORMAT_OLDEST: u8 = 1;
@@ -377,9 +379,11 @@ pub(crate) struct Command {
     request: Option<Request>,
     #[prost(message, optional, tag = "3")]
     origin: Option<Origin>,
+    #[prost(message, repeated, tag = "4")]
+    schemas: Vec<CheckedSchema>,
     #[prost(
         oneof = "CommandKind",
-        tags = "10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 30, 31"
+        tags = "10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 30, 31, 32, 33"
     )]
     kind: Option<CommandKind>,
 }
@@ -430,6 +434,10 @@ pub(crate) enum CommandKind {
     Record(AuditEvents),
     #[prost(message, tag = "31")]
     SetAuditRetention(AuditRetention),
+    #[prost(message, tag = "32")]
+    PutSchema(PutSchema),
+    #[prost(message, tag = "33")]
+    DeleteSchema(DeleteSchema),
 }
 
 impl From<&command::Command> for Command {
@@ -442,6 +450,7 @@ impl From<&command::Command> for Command {
                 digest: request.digest.to_vec(),
             }),
             origin: command.origin.as_ref().map(Origin::from),
+            schemas: command.schemas.iter().map(CheckedSchema::from).collect(),
             kind: Some((&command.operation).into()),
         }
     }
@@ -490,6 +499,8 @@ impl From<&Operation> for CommandKind {
                 max_age_ms: retention.max_age_ms,
                 max_bytes: retention.max_bytes,
             }),
+            Operation::PutSchema(put) => Self::PutSchema(put.into()),
+            Operation::DeleteSchema(delete) => Self::DeleteSchema(delete.into()),
         }
     }
 }
@@ -508,6 +519,10 @@ impl TryFrom<Command> for command::Command {
             actor: command.actor,
             request: request.transpose()?,
             origin: command.origin.map(command::Origin::from),
+            schemas: {
+                let schemas = command.schemas.into_iter().map(TryInto::try_into);
+                schemas.collect::<Result<_, DecodeError>>()?
+            },
             operation: required(command.kind, "the operation")?.try_into()?,
         })
     }
@@ -557,6 +572,8 @@ impl TryFrom<CommandKind> for Operation {
                 let events = recorded.events.into_iter().map(TryInto::try_into);
                 Self::Record(events.collect::<Result<_, DecodeError>>()?)
             }
+            CommandKind::PutSchema(put) => Self::PutSchema(put.try_into()?),
+            CommandKind::DeleteSchema(delete) => Self::DeleteSchema(delete.try_into()?),
             CommandKind::SetAuditRetention(retention) => {
                 Self::SetAuditRetention(command::AuditRetention {
                     max_age_ms: retention.max_age_ms,

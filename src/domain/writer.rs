@@ -4,7 +4,7 @@
 //! everything back, is `apply`'s.
 
 use crate::change_log;
-use crate::command::{Delete, Rollback, Set};
+use crate::command::{CheckedSchema, Command, Delete, Rollback, Set};
 use crate::entry::{Change, Entry};
 use crate::key_ring;
 use crate::keys;
@@ -13,6 +13,7 @@ use crate::outcome::Rejection;
 use crate::overlay::Overlay;
 use crate::query::{self, Meta, QueryResult};
 use crate::record::{Head, NamespaceCount, Record, Version};
+use crate::schemas;
 use crate::sealed::{Sealed, Value};
 use crate::store::{Reader, StoreError};
 
@@ -20,6 +21,7 @@ pub(crate) struct Writer<'o, 'b, R: Reader + ?Sized> {
     pub(crate) store: &'o mut Overlay<'b, R>,
     pub(crate) meta: Meta,
     actor: &'o str,
+    checked: &'o [CheckedSchema],
     /// The revision that everything written by this command gets.
     revision: u64,
     changes: Vec<Change>,
@@ -44,9 +46,10 @@ fn check_expected(head: Option<&Head>, expected: Option<u64>) -> Result<(), Reje
 }
 
 impl<'o, 'b, R: Reader + ?Sized> Writer<'o, 'b, R> {
-    pub(crate) fn new(store: &'o mut Overlay<'b, R>, meta: Meta, actor: &'o str) -> Self {
+    pub(crate) fn new(store: &'o mut Overlay<'b, R>, meta: Meta, command: &'o Command) -> Self {
         let revision = meta.revision + 1;
-        Self { store, meta, actor, revision, changes: Vec::new() }
+        let (actor, checked) = (command.actor.as_str(), command.schemas.as_slice());
+        Self { store, meta, actor, checked, revision, changes: Vec::new() }
     }
 
     /// Who asks.
@@ -84,6 +87,7 @@ impl<'o, 'b, R: Reader + ?Sized> Writer<'o, 'b, R> {
     pub(crate) fn set(&mut self, set: &Set) -> QueryResult<(Entry, bool)> {
         let head = query::head(&*self.store, &set.address)?;
         check_expected(head.as_ref(), set.expected_version)?;
+        self.check_schema(&set.address)?;
         let created = !head.as_ref().is_some_and(|head| head.live);
         match &set.value {
             Value::Sealed(sealed) => self.check_sealed(&set.address, head.as_ref(), sealed)?,
@@ -119,6 +123,7 @@ impl<'o, 'b, R: Reader + ?Sized> Writer<'o, 'b, R> {
         let head = query::head(&*self.store, &rollback.address)?.ok_or(Rejection::NotFound)?;
         check_expected(Some(&head), rollback.expected_version)?;
         let old = query::get_version(&*self.store, &rollback.address, rollback.version)?;
+        self.check_schema(&rollback.address)?;
         if old.deleted() {
             let reason =
                 format!("version {} is a deletion and has no value to return to", rollback.version);
@@ -140,6 +145,30 @@ impl<'o, 'b, R: Reader + ?Sized> Writer<'o, 'b, R> {
         };
         let content = Content { value, description: old.description, tags: old.tags, comment };
         Ok(self.write(&rollback.address, Some(head), content)?)
+    }
+
+    /// Values are checked where they come in; here only that it was by the schema that is in place.
+    fn check_schema(&self, address: &Address) -> QueryResult<()> {
+        // Asked for each write, and in most stores of nothing.
+        if self.meta.schemas == 0 {
+            return Ok(());
+        }
+        let Some(schema) = schemas::get(&*self.store, &address.namespace, &address.key)? else {
+            return Ok(());
+        };
+        let of = |checked: &CheckedSchema| {
+            (&checked.namespace, &checked.key).cmp(&(&address.namespace, &address.key))
+        };
+        let checked = self.checked.binary_search_by(of).ok().and_then(|at| self.checked.get(at));
+        if checked.is_some_and(|checked| checked.version == schema.version) {
+            return Ok(());
+        }
+        Err(Rejection::SchemaChanged {
+            namespace: address.namespace.as_str().into(),
+            key: address.key.as_str().into(),
+            version: schema.version,
+        }
+        .into())
     }
 
     /// A secret opens in one version only, and with a key that is there.

@@ -11,7 +11,7 @@ pub trait Observer: Send + Sync + 'static {
 
     /// Tokens, roles, bans or keys may have changed, as `state` shows; told before anything else of the same batch. Also
     /// told when a snapshot has replaced the state.
-    fn security(&self, state: &dyn Reader);
+    fn rules(&self, state: &dyn Reader);
 
     /// A snapshot replaced the state: whatever was derived from it is void.
     fn reset(&self, revision: u64);

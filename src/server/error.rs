@@ -38,6 +38,9 @@ pub enum ServiceError {
     /// Carried out only when the caller insists (`force`).
     #[error("{reason}; `force` does it all the same")]
     QuorumAtRisk { reason: String },
+    /// `of`: the key and its namespace. The violations are told in part when they are many.
+    #[error("value: does not meet the schema of {of}{}", first(violations))]
+    SchemaViolation { of: String, violations: Vec<Violation> },
     #[error("{what}: larger than the limit of {limit} bytes")]
     PayloadTooLarge { what: Cow<'static, str>, limit: u64 },
     #[error("no leader is known; nothing was changed, try again")]
@@ -81,6 +84,21 @@ pub enum ServiceError {
     SecretsUnavailable { reason: String },
     #[error("internal fault: {reason}")]
     Internal { reason: String, effect: Effect },
+}
+
+/// What a value does not meet.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, utoipa::ToSchema)]
+pub struct Violation {
+    /// Where: a JSON Pointer (RFC 6901) into the value, empty for the value as a whole; of a transaction, into its document.
+    pub path: String,
+    /// What is wrong there, without repeating the value.
+    pub message: String,
+}
+
+fn first(violations: &[Violation]) -> String {
+    violations
+        .first()
+        .map_or_else(String::new, |first| format!(": at \"{}\", {}", first.path, first.message))
 }
 
 /// A time as people write it, to the second.
@@ -146,6 +164,7 @@ impl ServiceError {
             E::QuorumAtRisk { .. }        => row("QUORUM_AT_RISK", S::CONFLICT, GrpcCode::FailedPrecondition, "Quorum at risk", false, No),
             E::RevisionCompacted { .. }   => row("REVISION_COMPACTED", S::GONE, GrpcCode::OutOfRange, "Revision compacted", false, No),
             E::PayloadTooLarge { .. }     => row("PAYLOAD_TOO_LARGE", S::PAYLOAD_TOO_LARGE, GrpcCode::InvalidArgument, "Payload too large", false, No),
+            E::SchemaViolation { .. }     => row("SCHEMA_VIOLATION", S::UNPROCESSABLE_ENTITY, GrpcCode::InvalidArgument, "Schema violation", false, No),
             E::NoLeader                   => row("NO_LEADER", S::SERVICE_UNAVAILABLE, GrpcCode::Unavailable, "No leader", true, No),
             E::NotReady { .. }            => row("NOT_READY", S::SERVICE_UNAVAILABLE, GrpcCode::Unavailable, "Not ready", true, No),
             E::Overloaded { .. }          => row("OVERLOADED", S::SERVICE_UNAVAILABLE, GrpcCode::ResourceExhausted, "Overloaded", true, No),
@@ -214,6 +233,14 @@ impl ServiceError {
         }
     }
 
+    /// What a value does not meet.
+    pub fn violations(&self) -> &[Violation] {
+        match self {
+            ServiceError::SchemaViolation { violations, .. } => violations,
+            _ => &[],
+        }
+    }
+
     /// The numbers that some codes carry besides the common members.
     pub fn extensions(&self) -> Vec<(&'static str, u64)> {
         match self {
@@ -264,6 +291,10 @@ mod tests {
             E::QuorumAtRisk { reason: "one of two would be left".into() },
             E::RevisionCompacted { oldest_revision: 7 },
             E::PayloadTooLarge { what: "value".into(), limit: 1 },
+            E::SchemaViolation {
+                of: "k in app".into(),
+                violations: vec![Violation { path: "/a".into(), message: "is missing".into() }],
+            },
             E::NoLeader,
             E::NotReady { reason: "starting".into() },
             E::Overloaded { reason: "requests".into() },
@@ -289,6 +320,7 @@ mod tests {
                 | E::MembershipUnknown { .. } => {}
                 E::RevisionCompacted { .. }
                 | E::PayloadTooLarge { .. }
+                | E::SchemaViolation { .. }
                 | E::NoLeader
                 | E::NotReady { .. } => {}
                 E::Overloaded { .. }
@@ -325,6 +357,7 @@ mod tests {
                 ("QUORUM_AT_RISK", 409, false, "no"),
                 ("REVISION_COMPACTED", 410, false, "no"),
                 ("PAYLOAD_TOO_LARGE", 413, false, "no"),
+                ("SCHEMA_VIOLATION", 422, false, "no"),
                 ("NO_LEADER", 503, true, "no"),
                 ("NOT_READY", 503, true, "no"),
                 ("OVERLOADED", 503, true, "no"),

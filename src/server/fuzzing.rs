@@ -8,5 +8,6 @@ pub use crate::http::fuzzing::{http_body, http_headers, http_path, http_query};
 pub use crate::join::fuzzing::join_answer;
 pub use crate::jwt::fuzzing::jwt;
 pub use crate::limits::fuzzing::forwarded_for;
+pub use crate::schemas::fuzzing::schema;
 pub use crate::service::fuzzing::cursor;
 pub use crate::settings::fuzzing::config_file;

@@ -31,6 +31,7 @@ mod private_file;
 #[path = "../../.ci/fuzz/replay.rs"]
 mod replay;
 mod request_id;
+pub mod schemas;
 pub mod secrets;
 pub mod service;
 pub mod settings;

@@ -61,6 +61,9 @@ pub trait ChangeLog: Send + Sync + 'static {
 #[derive(Debug, Clone, Default)]
 pub struct Filter {
     pub namespace: Option<Namespace>,
+    /// Of namespaces; empty for all.
+    pub namespace_prefix: String,
+    /// Of keys; empty for all.
     pub prefix: String,
     pub environment: Option<Environment>,
 }
@@ -69,6 +72,7 @@ impl Filter {
     fn accepts(&self, change: &Change) -> bool {
         let address = &change.entry.address;
         self.namespace.as_ref().is_none_or(|namespace| *namespace == address.namespace)
+            && address.namespace.as_str().starts_with(&self.namespace_prefix)
             && self.environment.is_none_or(|environment| environment == address.environment)
             && address.key.as_str().starts_with(&self.prefix)
     }

@@ -182,6 +182,7 @@ async fn what_is_stored_but_not_yet_published_is_delivered_once() {
 async fn all_changes_of_a_revision_come_together_and_filtered() {
     let fixture = Fixture::new(limits());
     let filter = Filter {
+        namespace_prefix: String::new(),
         namespace: Some(Namespace::parse("app").unwrap()),
         prefix: "a".into(),
         environment: None,

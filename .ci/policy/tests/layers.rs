@@ -176,6 +176,7 @@ const SERVER: &[Allowed<'_>] = &[
             "limits",
             "metrics",
             "peer",
+            "schemas",
             "secrets",
             "settings",
             "watch",
@@ -190,6 +191,7 @@ const SERVER: &[Allowed<'_>] = &[
     ("watch", &["access", "error", "metrics"]),
     ("metrics", &["logging", "service"]),
     ("settings", &["address", "logging"]),
+    ("schemas", &["error"]),
     // Bytes and keys: what a request, a right or a record is, they do not know.
     ("secrets", &["hex", "private_file"]),
     ("address", &[]),

@@ -9,11 +9,11 @@ use std::ops::ControlFlow;
 use bytes::Bytes;
 use llm_config_domain::{
     Action, AddNode, Address, Applied, AuditEvent, AuditKind, AuditRetention, Authority, BanOrder,
-    Change, Command, Compact, Compare, Credential, DataKey, Delete, DropDataKey, Entry,
-    Environment, Found, Grant, JsonValue, Key, ListQuery, MemoryStore, Meta, Namespace, Node,
-    Operation, Order, Origin, Overlay, QueryError, Reader, Rejection, RemoveNode, Reseal,
-    ResealedVersion, Role, Rollback, Scope, Sealed, Set, Token, Txn, TxnOp, apply, audit, digest,
-    key_ring, limits, query,
+    Change, CheckedSchema, Command, Compact, Compare, Credential, DataKey, Delete, DeleteSchema,
+    DropDataKey, Entry, Environment, Found, Grant, JsonValue, Key, ListQuery, MemoryStore, Meta,
+    Namespace, Node, Operation, Order, Origin, Outcome, Overlay, PutSchema, QueryError, Reader,
+    Rejection, RemoveNode, Reseal, ResealedVersion, Role, Rollback, Scope, Sealed, Set, Token, Txn,
+    TxnOp, apply, audit, digest, key_ring, limits, query, schemas,
 };
 use proptest::collection::{btree_map, vec};
 use proptest::option;
@@ -131,8 +131,40 @@ fn operation() -> impl Strategy<Value = Operation> {
         1 => node().prop_map(Operation::RegisterNode),
         1 => node().prop_map(|node| Operation::AddNode(AddNode { node })),
         1 => (0..3_u64).prop_map(|id| Operation::RemoveNode(RemoveNode { id })),
+        2 => schema(),
         6 => security(),
     ]
+}
+
+fn schema() -> impl Strategy<Value = Operation> {
+    let put = (address(), expected()).prop_map(|(Address { namespace, key, .. }, expected)| {
+        Operation::PutSchema(PutSchema {
+            namespace,
+            key,
+            schema: JsonValue::parse(b"true").unwrap(),
+            expected_version: expected,
+            comment: String::new(),
+        })
+    });
+    let delete = (address(), expected()).prop_map(|(Address { namespace, key, .. }, expected)| {
+        Operation::DeleteSchema(DeleteSchema {
+            namespace,
+            key,
+            expected_version: expected,
+            comment: String::new(),
+        })
+    });
+    prop_oneof![2 => put, 1 => delete]
+}
+
+fn checked() -> impl Strategy<Value = Vec<CheckedSchema>> {
+    let checked = (address(), 1..4_u64)
+        .prop_map(|(Address { namespace, key, .. }, version)| ((namespace, key), version));
+    vec(checked, 0..4).prop_map(|checked| {
+        let once: BTreeMap<_, _> = checked.into_iter().collect();
+        let named = |((namespace, key), version)| CheckedSchema { namespace, key, version };
+        once.into_iter().map(named).collect()
+    })
 }
 
 fn data_key() -> impl Strategy<Value = DataKey> {
@@ -241,13 +273,15 @@ fn origin() -> impl Strategy<Value = Origin> {
 
 fn command() -> impl Strategy<Value = Command> {
     let key = option::weighted(0.3, prop_oneof![Just("one"), Just("two")]);
-    ("[ab]", operation(), key, option::of(origin())).prop_map(|(actor, operation, key, origin)| {
-        let command = Command { origin, ..Command::new(actor, operation) };
-        match key {
-            Some(key) => command.with_request_id(key),
-            None => command,
-        }
-    })
+    ("[ab]", operation(), key, option::of(origin()), checked()).prop_map(
+        |(actor, operation, key, origin, checked)| {
+            let command = Command { origin, ..Command::new(actor, operation) }.checked_by(checked);
+            match key {
+                Some(key) => command.with_request_id(key),
+                None => command,
+            }
+        },
+    )
 }
 
 /// A founded cluster's log: each command with its time, which jumps about and now and then past the window. Some commands
@@ -394,7 +428,7 @@ proptest! {
             if command.request.is_some() && first.result.is_ok() && judged(&second) {
                 // The command itself changed the policy, and the retry has no right any more: not even to the answer.
                 let authority = command.origin.as_ref().and_then(|origin| origin.authority.as_ref());
-                prop_assert!(authority.is_some() && command.operation.changes_security());
+                prop_assert!(authority.is_some() && command.operation.changes_rules());
                 prop_assert!(changes.is_empty());
             } else if command.request.is_some() && first.result.is_ok() {
                 prop_assert!(second.replayed && changes.is_empty());
@@ -433,6 +467,30 @@ proptest! {
         let meta = meta(&store);
         let counted = (meta.tokens, meta.roles, meta.bans, meta.data_keys);
         prop_assert_eq!(counted, (rows(&store, 0x18), rows(&store, 0x19), rows(&store, 0x1a), rows(&store, 0x1b)));
+    }
+
+    #[test]
+    fn a_value_that_is_stored_was_checked_by_the_schema_in_place(log in log()) {
+        let mut store = MemoryStore::default();
+        let mut used = BTreeSet::new();
+        for (time_ms, command) in &log {
+            let (applied, changes) = run(&mut store, *time_ms, command);
+            for change in changes.iter().filter(|change| !change.entry.deleted()) {
+                let Address { namespace, key, .. } = &change.entry.address;
+                if let Some(schema) = schemas::get(&store, namespace, key).unwrap() {
+                    let checked = CheckedSchema {
+                        namespace: namespace.clone(),
+                        key: key.clone(),
+                        version: schema.version,
+                    };
+                    prop_assert!(command.schemas.contains(&checked));
+                }
+            }
+            if let (Ok(Outcome::SchemaPut { version, .. }), false) = (&applied.result, applied.replayed) {
+                prop_assert!(used.insert(*version), "{} was used before", version);
+            }
+        }
+        prop_assert_eq!(meta(&store).schemas, rows(&store, 0x1e));
     }
 
     #[test]

@@ -10,9 +10,10 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 use llm_config_domain::{
-    AddNode, Address, Command, Compact, Compare, Delete, Entry, Environment, Found, JsonValue, Key,
-    ListQuery, MemoryStore, Namespace, Node, Operation, Order, Outcome, Overlay, Page, QueryError,
-    Reader, RemoveNode, RemovedNode, Rollback, Set, Txn, TxnOp, TxnResult, apply, query,
+    AddNode, Address, CheckedSchema, Command, Compact, Compare, Delete, DeleteSchema, Entry,
+    Environment, Found, JsonValue, Key, ListQuery, MemoryStore, Namespace, Node, Operation, Order,
+    Outcome, Overlay, Page, PutSchema, QueryError, Reader, RemoveNode, RemovedNode, Rollback,
+    Schema, Set, Txn, TxnOp, TxnResult, apply, query, schemas,
 };
 
 #[test]
@@ -102,8 +103,9 @@ struct Arguments {
 
 impl Arguments {
     fn parse(words: &[String]) -> Self {
-        const OPTIONS: [&str; 9] = [
+        const OPTIONS: [&str; 10] = [
             "expect",
+            "checked",
             "comment",
             "tags",
             "description",
@@ -241,13 +243,26 @@ fn operation(verb: &str, words: &[String]) -> Option<Operation> {
         "register" => Operation::RegisterNode(node(&arguments)?),
         "add-node" => Operation::AddNode(AddNode { node: node(&arguments)? }),
         "remove-node" => Operation::RemoveNode(RemoveNode { id: arguments.u64(0)? }),
+        "put-schema" => Operation::PutSchema(PutSchema {
+            namespace: Namespace::parse(arguments.word(0)?).ok()?,
+            key: Key::parse(arguments.word(1)?).ok()?,
+            schema: JsonValue::parse(arguments.word(2)?.as_bytes()).ok()?,
+            expected_version: arguments.number("expect"),
+            comment: arguments.text("comment"),
+        }),
+        "delete-schema" => Operation::DeleteSchema(DeleteSchema {
+            namespace: Namespace::parse(arguments.word(0)?).ok()?,
+            key: Key::parse(arguments.word(1)?).ok()?,
+            expected_version: arguments.number("expect"),
+            comment: arguments.text("comment"),
+        }),
         _ => return None,
     })
 }
 
 impl Session {
     /// One line: `at MS` and `by ACTOR` set the stage; `key K` before a command gives it an idempotency key; `repeat=N`
-    /// after a command does it N times and answers the last. Everything else is a command or a query.
+    /// after a command does it N times and answers the last; `checked=NS/KEY@VERSION` names a schema that it was checked by. Everything else is a command or a query.
     fn run(&mut self, line: &str) -> Option<String> {
         let words = words(line);
         let (verb, rest) = words.split_first()?;
@@ -256,7 +271,7 @@ impl Session {
             "by" => self.actor.clone_from(rest.first()?),
             "key" => return self.command(&rest[1], &rest[2..], Some(&rest[0])),
             "set" | "delete" | "rollback" | "txn" | "compact" | "found" | "register"
-            | "add-node" | "remove-node" => {
+            | "add-node" | "remove-node" | "put-schema" | "delete-schema" => {
                 return self.command(verb, rest, None);
             }
             _ => {
@@ -268,8 +283,22 @@ impl Session {
     }
 
     fn command(&mut self, verb: &str, words: &[String], key: Option<&String>) -> Option<String> {
-        let times = Arguments::parse(words).number("repeat").unwrap_or(1);
+        let arguments = Arguments::parse(words);
+        let times = arguments.number("repeat").unwrap_or(1);
         let mut command = Command::new(self.actor.clone(), operation(verb, words)?);
+        if let Some(version) = arguments.option("checked") {
+            let checked = |version: &str| {
+                // `NS/KEY@VERSION`; `unmet` for a value that does not meet it.
+                let (name, version) = version.split_once('@').unwrap();
+                let (namespace, key) = name.split_once('/').unwrap();
+                CheckedSchema {
+                    namespace: Namespace::parse(namespace).unwrap(),
+                    key: Key::parse(key).unwrap(),
+                    version: version.parse().unwrap_or(CheckedSchema::UNMET),
+                }
+            };
+            command = command.checked_by(version.split(',').map(checked).collect());
+        }
         if let Some(key) = key {
             command = command.with_request_id(key.clone());
         }
@@ -340,6 +369,22 @@ impl Session {
                         })
                     },
                 )
+            }
+            "schema" => {
+                let namespace = Namespace::parse(arguments.word(0)?).ok()?;
+                let key = Key::parse(arguments.word(1)?).ok()?;
+                let found = schemas::get(store, &namespace, &key);
+                found
+                    .map(|found| found.map_or("absent".into(), |schema| show_schema(&schema)))
+                    .map_err(QueryError::from)
+            }
+            "schemas" => {
+                let namespace = Namespace::parse(arguments.word(0)?).ok()?;
+                let after = arguments.option("after").map(|after| Key::parse(after).unwrap());
+                let (prefix, limit) = (arguments.text("prefix"), arguments.limit());
+                schemas::list(store, &namespace, &prefix, after.as_ref(), limit)
+                    .map(|page| show_page(&page, show_schema))
+                    .map_err(QueryError::from)
             }
             "resolve" => self.resolve(arguments)?,
             "changes" => self.changes(arguments)?,
@@ -466,8 +511,25 @@ fn show_outcome(outcome: &Outcome) -> String {
         | Outcome::NodeAdded
         | Outcome::NodeRemoved
         | Outcome::Done
+        | Outcome::SchemaPut { .. }
+        | Outcome::SchemaDeleted { .. }
         | Outcome::Banned { .. } => format!("{outcome:?}"),
     }
+}
+
+fn show_schema(schema: &Schema) -> String {
+    format!(
+        "{}/{} v{} {}, created {} by {}, updated {} by {}, comment {:?}",
+        schema.namespace,
+        schema.key,
+        schema.version,
+        schema.schema.as_str(),
+        schema.created_at_ms,
+        schema.created_by,
+        schema.updated_at_ms,
+        schema.updated_by,
+        schema.comment,
+    )
 }
 
 fn show_page<T>(page: &Page<T>, show: impl Fn(&T) -> String) -> String {

@@ -152,6 +152,24 @@ pub(crate) struct Banned {
     strikes: u32,
 }
 
+#[derive(Clone, Copy, PartialEq, Message)]
+pub(crate) struct SchemaPut {
+    #[prost(uint64, tag = "1")]
+    version: u64,
+    #[prost(bool, tag = "2")]
+    created: bool,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct SchemaChanged {
+    #[prost(string, tag = "1")]
+    namespace: String,
+    #[prost(string, tag = "2")]
+    key: String,
+    #[prost(uint64, tag = "3")]
+    version: u64,
+}
+
 #[derive(Clone, PartialEq, Message)]
 pub(crate) struct TooLarge {
     #[prost(string, tag = "1")]
@@ -178,8 +196,8 @@ pub(crate) struct Applied {
     replayed: bool,
     #[prost(
         oneof = "Answer",
-        tags = "10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 30, 31, 32, 33, 34, 35, 36, 37, 38, 39, 40, 41, 42, 43, \
-                44, 45, 46, 47, 48, 49, 50"
+        tags = "10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 30, 31, 32, 33, 34, 35, 36, 37, 38, 39, 40, 41, \
+                42, 43, 44, 45, 46, 47, 48, 49, 50, 51"
     )]
     answer: Option<Answer>,
 }
@@ -209,6 +227,10 @@ pub(crate) enum Answer {
     Done(Unit),
     #[prost(message, tag = "20")]
     Banned(Banned),
+    #[prost(message, tag = "21")]
+    SchemaPut(SchemaPut),
+    #[prost(uint64, tag = "22")]
+    SchemaDeleted(u64),
     #[prost(message, tag = "30")]
     NotFound(Unit),
     #[prost(uint64, tag = "31")]
@@ -251,6 +273,8 @@ pub(crate) enum Answer {
     KeyVersion(u32),
     #[prost(message, tag = "50")]
     KeyInUse(Unit),
+    #[prost(message, tag = "51")]
+    SchemaChanged(SchemaChanged),
 }
 
 impl From<&outcome::Applied> for Applied {
@@ -284,6 +308,10 @@ impl From<&Outcome> for Answer {
             Outcome::Banned { until_ms, strikes } => {
                 Self::Banned(Banned { until_ms: *until_ms, strikes: *strikes })
             }
+            Outcome::SchemaPut { version, created } => {
+                Self::SchemaPut(SchemaPut { version: *version, created: *created })
+            }
+            Outcome::SchemaDeleted { version } => Self::SchemaDeleted(*version),
         }
     }
 }
@@ -318,6 +346,13 @@ impl From<&Rejection> for Answer {
             Rejection::UnknownKey { version } => Self::UnknownKey(*version),
             Rejection::KeyVersion { latest } => Self::KeyVersion(*latest),
             Rejection::KeyInUse => Self::KeyInUse(Unit {}),
+            Rejection::SchemaChanged { namespace, key, version } => {
+                Self::SchemaChanged(SchemaChanged {
+                    namespace: namespace.clone(),
+                    key: key.clone(),
+                    version: *version,
+                })
+            }
         }
     }
 }
@@ -350,6 +385,10 @@ fn result(answer: Answer) -> Result<Result<Outcome, Rejection>, DecodeError> {
         Answer::NodeWasRemoved(Unit {}) => Ok(Outcome::NodeRemoved),
         Answer::Done(Unit {}) => Ok(Outcome::Done),
         Answer::Banned(Banned { until_ms, strikes }) => Ok(Outcome::Banned { until_ms, strikes }),
+        Answer::SchemaPut(SchemaPut { version, created }) => {
+            Ok(Outcome::SchemaPut { version, created })
+        }
+        Answer::SchemaDeleted(version) => Ok(Outcome::SchemaDeleted { version }),
         Answer::NotFound(Unit {}) => Err(Rejection::NotFound),
         Answer::VersionConflict(current_version) => {
             Err(Rejection::VersionConflict { current_version })
@@ -377,5 +416,8 @@ fn result(answer: Answer) -> Result<Result<Outcome, Rejection>, DecodeError> {
         Answer::UnknownKey(version) => Err(Rejection::UnknownKey { version }),
         Answer::KeyVersion(latest) => Err(Rejection::KeyVersion { latest }),
         Answer::KeyInUse(Unit {}) => Err(Rejection::KeyInUse),
+        Answer::SchemaChanged(SchemaChanged { namespace, key, version }) => {
+            Err(Rejection::SchemaChanged { namespace, key, version })
+        }
     })
 }

@@ -265,7 +265,7 @@ impl StateMachine {
         let mut answers = Vec::with_capacity(batch.len());
         let mut changed: Vec<(u64, Vec<Change>)> = Vec::new();
         let mut registry_changed = false;
-        let mut security_changed = false;
+        let mut rules_changed = false;
         let mut joint = false;
         let count = batch.len() as u64;
         for (entry, responder) in batch {
@@ -288,7 +288,7 @@ impl StateMachine {
                             | Operation::AddNode(_)
                             | Operation::RemoveNode(_)
                     );
-                    security_changed |= command.operation.changes_security();
+                    rules_changed |= command.operation.changes_rules();
                     let (applied, changes) =
                         apply(&mut overlay, proposal.time_ms, &command).map_err(state_error)?;
                     if !changes.is_empty() {
@@ -320,8 +320,8 @@ impl StateMachine {
             self.shared.reload_registry(&state, &self.applied)?;
         }
         // Before anybody can see what came with it.
-        if security_changed {
-            self.shared.observer.security(state.as_ref());
+        if rules_changed {
+            self.shared.observer.rules(state.as_ref());
         }
         for (revision, changes) in &changed {
             self.shared.observer.applied(*revision, changes);
@@ -376,7 +376,7 @@ impl StateMachine {
         self.applied = applied;
         shared.reload_registry(&state, &self.applied)?;
         let revision = query::revision(state.as_ref()).map_err(query_error)?;
-        shared.observer.security(state.as_ref());
+        shared.observer.rules(state.as_ref());
         shared.observer.reset(revision);
         shared.stats.snapshots_installed.fetch_add(1, Ordering::Relaxed);
         shared.publish(&state, self.applied.last_log_id.map_or(0, |id| id.index))?;

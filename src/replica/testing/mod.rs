@@ -20,7 +20,7 @@ pub(crate) struct Silent;
 
 impl Observer for Silent {
     fn applied(&self, _revision: u64, _changes: &[Change]) {}
-    fn security(&self, _: &dyn Reader) {}
+    fn rules(&self, _: &dyn Reader) {}
 
     fn reset(&self, _revision: u64) {}
 }

@@ -21,7 +21,7 @@ const LEADER: HeaderName = HeaderName::from_static("x-config-leader");
 const LEADER_AGE_MAX: Duration = Duration::from_millis(50);
 
 /// Every method that is served. The label of the metrics knows no other word.
-const METHODS: [&str; 40] = [
+const METHODS: [&str; 45] = [
     "/llmconfig.v1.ConfigService/Get",
     "/llmconfig.v1.ConfigService/Set",
     "/llmconfig.v1.ConfigService/Delete",
@@ -32,6 +32,7 @@ const METHODS: [&str; 40] = [
     "/llmconfig.v1.ConfigService/Rollback",
     "/llmconfig.v1.ConfigService/Resolve",
     "/llmconfig.v1.ConfigService/Txn",
+    "/llmconfig.v1.ConfigService/Export",
     "/llmconfig.v1.ConfigService/Watch",
     "/llmconfig.v1.ClusterService/Status",
     "/llmconfig.v1.ClusterService/MemberAdd",
@@ -59,6 +60,10 @@ const METHODS: [&str; 40] = [
     "/llmconfig.v1.SecurityService/SetAuditRetention",
     "/llmconfig.v1.SecurityService/ListKeys",
     "/llmconfig.v1.SecurityService/RotateKeys",
+    "/llmconfig.v1.SchemaService/PutSchema",
+    "/llmconfig.v1.SchemaService/GetSchema",
+    "/llmconfig.v1.SchemaService/ListSchemas",
+    "/llmconfig.v1.SchemaService/DeleteSchema",
     "/grpc.health.v1.Health/Check",
     "/grpc.health.v1.Health/Watch",
     "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo",

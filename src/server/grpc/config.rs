@@ -13,8 +13,8 @@ use super::call::{self, Call, read};
 use super::{convert, error};
 use crate::error::ServiceError;
 use crate::service::{
-    DeleteRequest, DiffRequest, GetRequest, HistoryRequest, ListRequest, NamespacesRequest,
-    ResolveRequest, RollbackRequest, Service, SetRequest, TxnRequest,
+    DeleteRequest, DiffRequest, Export, ExportRequest, GetRequest, HistoryRequest, ListRequest,
+    NamespacesRequest, ResolveRequest, RollbackRequest, Service, SetRequest, TxnRequest,
 };
 use crate::watch::Watcher;
 
@@ -255,6 +255,25 @@ impl ConfigService for ConfigGateway {
         Ok(Response::new(message))
     }
 
+    type ExportStream = BoxStream<'static, Result<v1::ExportResponse, Status>>;
+
+    async fn export(
+        &self,
+        request: Request<v1::ExportRequest>,
+    ) -> Result<Response<Self::ExportStream>, Status> {
+        let Call { message, context } = call::open(&self.service, request)?;
+        let request = ExportRequest {
+            namespace: message.namespace,
+            environment: message.environment,
+            read: convert::read_options(message.read).map_err(|error| self.refuse(error))?,
+        };
+        let export =
+            self.service.export(&context, request).await.map_err(|error| self.refuse(error))?;
+        let revision = export.revision;
+        let parts: Self::ExportStream = Box::pin(parts(export, self.service.clone()));
+        Ok(read(parts, revision))
+    }
+
     type WatchStream = BoxStream<'static, Result<v1::WatchResponse, Status>>;
 
     async fn watch(
@@ -272,6 +291,25 @@ impl ConfigService for ConfigGateway {
         watcher.cut_with(connection);
         Ok(Response::new(Box::pin(stream(watcher, self.service.clone(), timeout))))
     }
+}
+
+/// The parts of an export, until the last or an error.
+fn parts(
+    export: Export,
+    service: Service,
+) -> impl futures::Stream<Item = Result<v1::ExportResponse, Status>> + Send + 'static {
+    futures::stream::unfold(Some((export, service)), move |open| async move {
+        let (mut export, service) = open?;
+        match export.next().await {
+            Ok(Some(entries)) => {
+                let items = entries.into_iter().map(convert::entry).collect();
+                let part = v1::ExportResponse { revision: export.revision, items };
+                Some((Ok(part), Some((export, service))))
+            }
+            Ok(None) => None,
+            Err(error) => Some((Err(call::refuse(&service, error)), None)),
+        }
+    })
 }
 
 /// The batches of a watch, until an error, the caller's deadline, or the caller's end.

@@ -91,6 +91,7 @@ pub(super) fn txn_result(result: TxnResult) -> v1::TxnResult {
 pub(super) fn watch(request: v1::WatchRequest) -> WatchRequest {
     WatchRequest {
         namespace: given(request.namespace),
+        namespace_prefix: request.namespace_prefix,
         prefix: request.prefix,
         environment: given(request.environment),
         from: match request.from_revision {

@@ -21,6 +21,17 @@ pub(super) fn status(error: &ServiceError, leader: Option<&str>) -> Status {
     );
     metadata.extend(leader.map(|leader| ("leader".to_owned(), leader.to_owned())));
     let mut details = ErrorDetails::with_error_info(error.code(), DOMAIN, metadata);
+    match error {
+        ServiceError::InvalidArgument { field, reason } => {
+            details.add_bad_request_violation(field.to_string(), reason);
+        }
+        ServiceError::SchemaViolation { violations, .. } => {
+            for violation in violations {
+                details.add_bad_request_violation(&violation.path, &violation.message);
+            }
+        }
+        _ => {}
+    }
     if let Some(delay) = error.retry_after() {
         details.set_retry_info(Some(delay));
     }
@@ -78,6 +89,7 @@ pub(super) fn code_name(code: Code) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::error::Violation;
 
     #[test]
     fn an_error_carries_its_stable_code_and_numbers() {
@@ -92,6 +104,22 @@ mod tests {
             ("leader", "a:1"),
         ];
         assert_eq!(info.metadata, expected.map(|(k, v)| (k.to_owned(), v.to_owned())).into());
+    }
+
+    #[test]
+    fn what_is_wrong_with_a_request_is_told_field_by_field() {
+        let told = |error| {
+            let request = status(&error, None).get_details_bad_request().unwrap();
+            let fields = request.field_violations.into_iter();
+            fields.map(|one| (one.field, one.description)).collect::<Vec<_>>()
+        };
+        let invalid = ServiceError::invalid("limit", "must be 1 to 1000");
+        assert_eq!(told(invalid), [("limit".to_owned(), "must be 1 to 1000".to_owned())]);
+        let violation = |path: &str| Violation { path: path.into(), message: "is wrong".into() };
+        let violations = vec![violation(""), violation("/a")];
+        let unmet = ServiceError::SchemaViolation { of: "k in app".into(), violations };
+        let wrong = |path: &str| (path.to_owned(), "is wrong".to_owned());
+        assert_eq!(told(unmet), [wrong(""), wrong("/a")]);
     }
 
     #[test]

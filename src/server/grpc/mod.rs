@@ -13,6 +13,7 @@ mod convert;
 mod error;
 #[cfg(any(test, feature = "fuzzing"))]
 pub mod fuzzing;
+mod schema;
 mod security;
 
 use std::sync::Arc;
@@ -25,6 +26,7 @@ use llm_config_domain::limits;
 use llm_config_proto::v1::backup_service_server::BackupServiceServer;
 use llm_config_proto::v1::cluster_service_server::ClusterServiceServer;
 use llm_config_proto::v1::config_service_server::ConfigServiceServer;
+use llm_config_proto::v1::schema_service_server::SchemaServiceServer;
 use llm_config_proto::v1::security_service_server::SecurityServiceServer;
 use llm_config_replica::Replica;
 use tokio_util::sync::CancellationToken;
@@ -47,12 +49,13 @@ const ANSWER_BYTES_MAX: usize = limits::RESOLVE_BYTES_MAX + (16 << 20);
 const HEALTH_INTERVAL: Duration = Duration::from_millis(250);
 
 /// Names of the services whose health can be asked; the empty one is the node as a whole.
-const HEALTH_NAMES: [&str; 5] = [
+const HEALTH_NAMES: [&str; 6] = [
     "",
     ConfigServiceServer::<config::ConfigGateway>::NAME,
     ClusterServiceServer::<cluster::ClusterGateway>::NAME,
     BackupServiceServer::<backup::BackupGateway>::NAME,
     SecurityServiceServer::<security::SecurityGateway>::NAME,
+    SchemaServiceServer::<schema::SchemaGateway>::NAME,
 ];
 
 /// All gRPC services of a node, and the handle through which the health service is told about the node.
@@ -65,10 +68,13 @@ pub fn router(service: &Service) -> (Router, HealthReporter) {
     let backup = BackupServiceServer::new(backup::BackupGateway::new(service.clone()));
     let security = SecurityServiceServer::new(security::SecurityGateway::new(service.clone()))
         .max_encoding_message_size(ANSWER_BYTES_MAX);
+    let schema = SchemaServiceServer::new(schema::SchemaGateway::new(service.clone()))
+        .max_encoding_message_size(ANSWER_BYTES_MAX);
     let mut routes = Routes::new(config)
         .add_service(cluster)
         .add_service(backup)
         .add_service(security)
+        .add_service(schema)
         .add_service(health_service);
     match reflection() {
         Ok(reflection) => routes = routes.add_service(reflection),
@@ -97,6 +103,7 @@ fn reflection() -> Result<
         .with_service_name(HEALTH_NAMES[2])
         .with_service_name(HEALTH_NAMES[3])
         .with_service_name(HEALTH_NAMES[4])
+        .with_service_name(HEALTH_NAMES[5])
         .with_service_name("grpc.health.v1.Health")
         .with_service_name("grpc.reflection.v1.ServerReflection")
         .build_v1()

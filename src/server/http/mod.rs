@@ -24,6 +24,7 @@ mod path;
 mod problem;
 mod render;
 mod resolve;
+mod schemas;
 mod security;
 mod txn;
 mod watch;

@@ -12,8 +12,8 @@ use utoipa_axum::routes;
 
 use super::problem::{self, Problem};
 use super::{
-    AppState, audit, backup, cluster, configs, history, listings, members, resolve, security, txn,
-    watch,
+    AppState, audit, backup, cluster, configs, history, listings, members, resolve, schemas,
+    security, txn, watch,
 };
 
 #[derive(OpenApi)]
@@ -26,6 +26,7 @@ use super::{
     components(schemas(Problem, EntryDocument)),
     tags(
         (name = "configs", description = "Entries"),
+        (name = "schemas", description = "What values have to meet"),
         (name = "cluster", description = "Nodes and maintenance"),
         (name = "access", description = "Tokens, roles, bans and the keys of secrets"),
         (name = "audit", description = "Who did what"),
@@ -48,6 +49,8 @@ pub(super) fn routes() -> OpenApiRouter<AppState> {
         .routes(routes!(resolve::resolve))
         .routes(routes!(txn::txn))
         .routes(routes!(watch::watch))
+        .routes(routes!(schemas::list))
+        .routes(routes!(schemas::get, schemas::put, schemas::delete))
         .routes(routes!(cluster::cluster))
         .routes(routes!(cluster::compact))
         .routes(routes!(members::add))
@@ -109,6 +112,37 @@ fn describe_health(document: &mut Document) {
 
 fn health_schema() -> utoipa::openapi::Object {
     utoipa::openapi::ObjectBuilder::new().schema_type(utoipa::openapi::Type::Object).build()
+}
+
+/// A JSON Schema that the values of a key have to meet, in every environment.
+#[derive(ToSchema)]
+#[schema(as = Schema)]
+#[expect(dead_code, reason = "describes what schemas.rs writes")]
+pub(super) struct SchemaDocument {
+    namespace: String,
+    key: String,
+    /// A JSON Schema of the draft 2020-12.
+    schema: serde_json::Value,
+    /// Counts changes of schemas in the whole cluster: no two schemas share one.
+    version: u64,
+    /// RFC 3339, UTC.
+    created_at: String,
+    created_by: String,
+    /// RFC 3339, UTC.
+    updated_at: String,
+    updated_by: String,
+    /// Why the last change.
+    comment: String,
+}
+
+/// A page of schemas.
+#[derive(ToSchema)]
+#[schema(as = SchemaPage)]
+#[expect(dead_code, reason = "describes what schemas.rs writes")]
+pub(super) struct SchemaPageDocument {
+    items: Vec<SchemaDocument>,
+    /// Null on the last page.
+    next_cursor: Option<String>,
 }
 
 /// A configuration entry.
@@ -236,7 +270,7 @@ const READ_ERRORS: [(&str, &str); 9] = [
     ("503", "NO_LEADER, NOT_READY, OVERLOADED, STALE: safe to retry after `Retry-After` seconds"),
 ];
 
-const WRITE_ERRORS: [(&str, &str); 13] = [
+const WRITE_ERRORS: [(&str, &str); 14] = [
     ("400", "INVALID_ARGUMENT: `detail` names the field"),
     UNAUTHENTICATED,
     DENIED,
@@ -249,6 +283,7 @@ const WRITE_ERRORS: [(&str, &str); 13] = [
     ("410", "REVISION_COMPACTED: the body has `oldest_revision`"),
     ("413", "PAYLOAD_TOO_LARGE"),
     ("415", "INVALID_ARGUMENT: the body is not `application/json`"),
+    ("422", "SCHEMA_VIOLATION: the body has `violations`"),
     ("500", "INTERNAL"),
     (
         "503",

@@ -109,6 +109,11 @@ pub(super) const ENV_FROM: Param =
     param("env_from", ENVIRONMENTS, "Compare current values: the environment to compare from.");
 pub(super) const ENV_TO: Param =
     param("env_to", ENVIRONMENTS, "Compare current values: the environment to compare to.");
+pub(super) const NAMESPACE_PREFIX: Param = param(
+    "namespace_prefix",
+    Kind::Text,
+    "Only changes in namespaces that begin with this; not together with `namespace`.",
+);
 pub(super) const NAMESPACE: Param =
     param("namespace", Kind::Text, "Only changes in this namespace; all when absent.");
 pub(super) const FROM_REVISION: Param = param(

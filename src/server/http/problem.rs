@@ -8,7 +8,7 @@ use http::{HeaderValue, StatusCode, header};
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use crate::error::ServiceError;
+use crate::error::{ServiceError, Violation};
 
 /// The media type of problem documents.
 pub const MEDIA_TYPE: &str = "application/problem+json";
@@ -61,6 +61,10 @@ pub(super) struct Problem {
     /// With `REVISION_COMPACTED`: the oldest revision that is kept.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub oldest_revision: Option<u64>,
+    /// With `SCHEMA_VIOLATION`: what the value does not meet.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schema(required = false)]
+    pub violations: Vec<Violation>,
 }
 
 /// Fills in the body and the headers of an error.
@@ -101,6 +105,7 @@ pub(super) fn body(error: &ServiceError, request_id: &str, instance: &str) -> Ve
         applied: error.effect().as_str().to_owned(),
         current_version: extension("current_version"),
         oldest_revision: extension("oldest_revision"),
+        violations: error.violations().to_vec(),
     };
     // Texts and numbers always serialise.
     serde_json::to_vec(&problem).unwrap_or_default()

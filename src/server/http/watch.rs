@@ -18,7 +18,9 @@ use super::caller::Asking;
 use super::envelope::WATCH_ROUTE;
 use super::headers::Headers;
 use super::openapi::ReadErrors;
-use super::params::{FROM_REVISION, NAMESPACE, PREFIX, Query, WATCHED_ENV, query_parameters};
+use super::params::{
+    FROM_REVISION, NAMESPACE, NAMESPACE_PREFIX, PREFIX, Query, WATCHED_ENV, query_parameters,
+};
 use super::problem;
 use super::render::entry;
 use super::{Answer, AppState};
@@ -26,7 +28,7 @@ use crate::service::{WatchFrom, WatchRequest};
 use crate::watch::{WatchBatch, Watcher};
 
 query_parameters! {
-    WatchParameters: [NAMESPACE, PREFIX, WATCHED_ENV, FROM_REVISION]
+    WatchParameters: [NAMESPACE, NAMESPACE_PREFIX, PREFIX, WATCHED_ENV, FROM_REVISION]
 }
 
 /// Changes as they happen
@@ -54,6 +56,7 @@ pub(super) async fn watch(
     };
     let request = WatchRequest {
         namespace: query.given(NAMESPACE).map(str::to_owned),
+        namespace_prefix: query.text(NAMESPACE_PREFIX),
         prefix: query.text(PREFIX),
         environment: query.given(WATCHED_ENV).map(str::to_owned),
         from,

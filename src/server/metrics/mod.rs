@@ -51,7 +51,8 @@ const ALERTED_CODES: [&str; 7] = [
 ];
 
 /// What a request may be refused for want of; see `crate::admission`.
-const BOUNDS: [&str; 5] = ["requests", "request_bytes", "watches", "watch_bytes", "backups"];
+const BOUNDS: [&str; 6] =
+    ["requests", "request_bytes", "watches", "watch_bytes", "backups", "exports"];
 
 /// Reads the numbers of the replica.
 type Sampler = Box<dyn Fn() -> NodeSample + Send + Sync>;

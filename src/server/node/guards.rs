@@ -10,6 +10,7 @@ use crate::access::Access;
 use crate::jwt::JwtVerifier;
 use crate::limits::Limits;
 use crate::metrics::Metrics;
+use crate::schemas::Schemas;
 use crate::secrets::{DataKeys, MasterKeys};
 use crate::service::Guards;
 use crate::settings::Settings;
@@ -44,6 +45,7 @@ pub(super) fn guards(
         access: Access::new(settings.auth, jwt, Arc::clone(metrics)),
         limits: Limits::new(security, Arc::clone(metrics)),
         keys: DataKeys::new(masters),
+        schemas: Schemas::default(),
     }))
 }
 

@@ -7,6 +7,7 @@ mod backup;
 mod cursor;
 mod diff;
 mod entry;
+mod export;
 #[cfg(any(test, feature = "fuzzing"))]
 pub mod fuzzing;
 mod members;
@@ -14,6 +15,7 @@ mod pages;
 mod read;
 mod recorder;
 mod requests;
+mod schemas;
 mod secrets;
 mod security;
 mod shared;
@@ -35,11 +37,13 @@ use crate::backups::{BackupLimits, Backups};
 use crate::error::{Effect, ServiceError};
 use crate::limits::Limits;
 use crate::metrics::Metrics;
+use crate::schemas::Schemas;
 use crate::secrets::DataKeys;
 use recorder::Recorder;
 
 pub use audit::{AuditAnswer, AuditRequest, AuditVerdict};
 pub use entry::{Entered, Knock, TurnedAway};
+pub use export::Export;
 pub use members::AddMemberRequest;
 pub use requests::*;
 pub use secrets::{KeyRing, KeyState, Rotation};
@@ -47,7 +51,7 @@ pub use security::{CreateTokenRequest, CreatedToken, GrantRequest, PutRoleReques
 pub use shared::{Shared, SharedLimits};
 
 /// Every value of the label `operation`.
-pub const OPERATIONS: [&str; 35] = [
+pub const OPERATIONS: [&str; 40] = [
     "set",
     "get",
     "delete",
@@ -83,6 +87,11 @@ pub const OPERATIONS: [&str; 35] = [
     "audit_retention",
     "keys",
     "keys_rotate",
+    "export",
+    "schema_put",
+    "schema_get",
+    "schemas",
+    "schema_delete",
 ];
 
 /// What stands between a caller and the store.
@@ -90,6 +99,7 @@ pub struct Guards {
     pub access: Access,
     pub limits: Limits,
     pub keys: DataKeys,
+    pub schemas: Schemas,
 }
 
 /// The bounds of the service.
@@ -131,6 +141,9 @@ struct Inner {
     recorder: Recorder,
     /// Walks along the audit log.
     walks: Arc<tokio::sync::Semaphore>,
+    exports: Arc<tokio::sync::Semaphore>,
+    /// Checks of values that take longer.
+    checks: Arc<tokio::sync::Semaphore>,
     request_timeout: Duration,
     started: Instant,
     /// A compaction of this node's storage is under way.
@@ -147,6 +160,7 @@ impl Service {
         shared.seed(replica.applied_revision());
         let guards = Arc::clone(shared.guards());
         guards.access.reload(&replica.view());
+        guards.schemas.reload(&replica.view());
         let recorder = Recorder::new(replica.clone(), metrics.clone());
         let admission = Admission::new(limits.requests, limits.request_bytes, metrics.clone());
         let backups = Backups::new(replica.clone(), metrics.clone(), limits.backups);
@@ -159,6 +173,8 @@ impl Service {
             guards,
             recorder,
             walks: audit::walks(),
+            exports: export::slots(),
+            checks: schemas::slots(),
             request_timeout: limits.request_timeout,
             started: Instant::now(),
             compacting: AtomicBool::new(false),
@@ -318,7 +334,8 @@ fn refused(rejection: Rejection, what: impl FnOnce() -> String) -> ServiceError 
         | Rejection::NeedsReseal { .. }
         | Rejection::UnknownKey { .. }
         | Rejection::KeyVersion { .. }
-        | Rejection::KeyInUse => internal(rejection.to_string()),
+        | Rejection::KeyInUse
+        | Rejection::SchemaChanged { .. } => internal(rejection.to_string()),
     }
 }
 

@@ -41,7 +41,7 @@ impl Service {
     ) -> Result<ListAnswer, ServiceError> {
         let namespace = Namespace::parse(&request.namespace)?;
         let environment = environment(&request.environment)?;
-        check_prefix(&request.prefix, limits::KEY_BYTES_MAX)?;
+        check_prefix("prefix", &request.prefix, limits::KEY_BYTES_MAX)?;
         let limit = page_limit(request.limit)?;
         let scope = ["list", namespace.as_str(), environment.as_str(), &request.prefix];
         let after =
@@ -91,7 +91,7 @@ impl Service {
         context: &Context,
         request: NamespacesRequest,
     ) -> Result<NamespacesAnswer, ServiceError> {
-        check_prefix(&request.prefix, limits::NAMESPACE_BYTES_MAX)?;
+        check_prefix("prefix", &request.prefix, limits::NAMESPACE_BYTES_MAX)?;
         let limit = page_limit(request.limit)?;
         let prefix = request.prefix;
         let parse = |text: &str| Ok(Namespace::parse(text)?);
@@ -202,19 +202,23 @@ pub(super) fn page_limit(limit: Option<u64>) -> Result<usize, ServiceError> {
 }
 
 /// A prefix selects names, so it cannot be longer than they are.
-pub(super) fn check_prefix(prefix: &str, bytes_max: usize) -> Result<(), ServiceError> {
+pub(super) fn check_prefix(
+    field: &'static str,
+    prefix: &str,
+    bytes_max: usize,
+) -> Result<(), ServiceError> {
     if prefix.len() > bytes_max {
         let reason = format!("has {} bytes, at most {bytes_max} are allowed", prefix.len());
-        return Err(ServiceError::invalid("prefix", reason));
+        return Err(ServiceError::invalid(field, reason));
     }
     if prefix.chars().any(char::is_control) {
-        return Err(ServiceError::invalid("prefix", "must not contain control characters"));
+        return Err(ServiceError::invalid(field, "must not contain control characters"));
     }
     Ok(())
 }
 
 /// Where the page begins; an empty cursor is the first page.
-fn start<T>(
+pub(super) fn start<T>(
     listing: &Listing<'_>,
     cursor: Option<&str>,
     parse: impl FnOnce(&str) -> Result<T, ServiceError>,
@@ -226,7 +230,7 @@ fn start<T>(
     parse(text).map(Some)
 }
 
-fn next<T>(
+pub(super) fn next<T>(
     page: &Page<T>,
     listing: &Listing<'_>,
     position: impl FnOnce(&T) -> Vec<u8>,
@@ -236,7 +240,7 @@ fn next<T>(
 }
 
 /// Reads chunks until the page is full, by count or by bytes, or there is nothing more.
-fn collect<T, P>(
+pub(super) fn collect<T, P>(
     limit: usize,
     mut position: Option<P>,
     size: impl Fn(&T) -> usize,

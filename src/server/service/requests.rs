@@ -6,7 +6,9 @@ use std::collections::BTreeMap;
 use std::time::Instant;
 
 use bytes::Bytes;
-use llm_config_domain::{Entry, Environment, Key, Namespace, NamespaceSummary, TxnResult, Value};
+use llm_config_domain::{
+    Entry, Environment, Key, Namespace, NamespaceSummary, Schema, TxnResult, Value,
+};
 
 use crate::access::Caller;
 use crate::error::ServiceError;
@@ -272,6 +274,8 @@ pub struct TxnAnswer {
 #[derive(Debug, Clone)]
 pub struct WatchRequest {
     pub namespace: Option<String>,
+    /// Instead of a namespace: those that begin with this.
+    pub namespace_prefix: String,
     pub prefix: String,
     pub environment: Option<String>,
     pub from: WatchFrom,
@@ -290,4 +294,76 @@ pub struct CompactAnswer {
     pub oldest_revision: u64,
     /// `compacted`, or `running` when this node's storage needs longer than the request may take.
     pub storage: &'static str,
+}
+
+#[derive(Debug, Clone, Default)]
+pub struct PutSchemaRequest {
+    pub namespace: String,
+    pub key: String,
+    /// JSON text.
+    pub schema: Bytes,
+    pub comment: String,
+    /// 0 means "must not exist".
+    pub expected_version: Option<u64>,
+    pub idempotency_key: Option<String>,
+}
+
+#[derive(Debug, Clone)]
+pub struct PutSchemaAnswer {
+    pub schema: Schema,
+    pub created: bool,
+    pub revision: u64,
+    pub replayed: bool,
+}
+
+#[derive(Debug, Clone, Default)]
+pub struct GetSchemaRequest {
+    pub namespace: String,
+    pub key: String,
+    pub read: ReadOptions,
+}
+
+#[derive(Debug, Clone)]
+pub struct SchemaAnswer {
+    pub schema: Schema,
+    pub revision: u64,
+}
+
+#[derive(Debug, Clone, Default)]
+pub struct ListSchemasRequest {
+    pub namespace: String,
+    pub prefix: String,
+    pub limit: Option<u64>,
+    pub cursor: Option<String>,
+    pub read: ReadOptions,
+}
+
+#[derive(Debug, Clone)]
+pub struct SchemasAnswer {
+    pub items: Vec<Schema>,
+    pub next_cursor: Option<String>,
+    pub revision: u64,
+}
+
+#[derive(Debug, Clone, Default)]
+pub struct DeleteSchemaRequest {
+    pub namespace: String,
+    pub key: String,
+    pub comment: String,
+    pub expected_version: Option<u64>,
+    pub idempotency_key: Option<String>,
+}
+
+#[derive(Debug, Clone)]
+pub struct DeleteSchemaAnswer {
+    /// Of the schema that was deleted.
+    pub version: u64,
+    pub replayed: bool,
+}
+
+#[derive(Debug, Clone, Default)]
+pub struct ExportRequest {
+    pub namespace: String,
+    pub environment: String,
+    pub read: ReadOptions,
 }

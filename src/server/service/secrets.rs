@@ -16,6 +16,7 @@ use llm_config_domain::{
 use llm_config_replica::{Role, View};
 use tokio_util::sync::CancellationToken;
 
+use super::schemas::Judged;
 use super::writes::{Done, not_proposed};
 use super::{Context, Service, internal, query_error, refused};
 use crate::error::ServiceError;
@@ -25,8 +26,8 @@ use crate::secrets::{
     keyed_digest, open, reseal, seal,
 };
 
-/// Times that a change is sealed anew because another one came first.
-const ATTEMPTS_MAX: usize = 8;
+/// Times that a change is made anew because another one came first.
+pub(super) const ATTEMPTS_MAX: usize = 8;
 /// Secrets that are put under a new key at a time.
 const RESEAL_BATCH: usize = limits::RESEALS_PER_COMMAND_MAX;
 /// Bytes of them, so that a command stays within its bound.
@@ -97,11 +98,12 @@ impl Service {
         mut build: impl FnMut() -> F,
     ) -> Result<Done, ServiceError>
     where
-        F: Future<Output = Result<Operation, ServiceError>>,
+        F: Future<Output = Result<(Operation, Judged), ServiceError>>,
     {
         for _ in 0..ATTEMPTS_MAX {
-            let operation = build().await?;
-            let mut command = self.command(context, operation)?;
+            let (operation, judged) = build().await?;
+            let retried = judged.refuse_or_ask(request.is_some())?;
+            let mut command = self.command(context, operation)?.checked_by(judged.schemas());
             command.request.clone_from(&request);
             command.validate()?;
             match self.submit(context, command).await? {
@@ -115,10 +117,14 @@ impl Service {
                     // The state that it was sealed by is not the newest; this node may be behind.
                     self.catch_up(context.deadline).await?;
                 }
+                Err(Rejection::SchemaChanged { .. }) => match retried {
+                    Some(violation) => return Err(violation),
+                    None => self.catch_up(context.deadline).await?,
+                },
                 Err(rejection) => return Err(self.rejected(context, rejection, what).await),
             }
         }
-        Err(ServiceError::Overloaded { reason: "the secret is being changed by others".into() })
+        Err(ServiceError::Overloaded { reason: "the entry is being changed by others".into() })
     }
 
     /// A digest of a request with secrets that recognises its retry. The parts say everything that the request does.
@@ -147,7 +153,11 @@ impl Service {
     }
 
     /// Opens a stored secret.
-    fn open(&self, address: &Address, sealed: &Sealed) -> Result<Plaintext, ServiceError> {
+    pub(super) fn open(
+        &self,
+        address: &Address,
+        sealed: &Sealed,
+    ) -> Result<Plaintext, ServiceError> {
         let owner = address.namespace.as_str();
         let (view, _) = self.view()?;
         let stored = key_ring::data_key(&view, owner, sealed.key_version)

@@ -111,8 +111,9 @@ impl Observer for Shared {
         self.hub.publish(revision, changes);
     }
 
-    fn security(&self, state: &dyn Reader) {
+    fn rules(&self, state: &dyn Reader) {
         self.guards.access.reload(state);
+        self.guards.schemas.reload(state);
         // Keys are unwrapped anew from what the ring says now.
         self.guards.keys.forget();
     }
@@ -128,6 +129,7 @@ mod tests {
     use super::*;
     use crate::access::Access;
     use crate::limits::Limits;
+    use crate::schemas::Schemas;
     use crate::secrets::DataKeys;
     use crate::settings::SecuritySettings;
 
@@ -137,6 +139,7 @@ mod tests {
             access: Access::new(false, None, Arc::clone(&metrics)),
             limits: Limits::new(&SecuritySettings::nothing(), Arc::clone(&metrics)),
             keys: DataKeys::new(None),
+            schemas: Schemas::default(),
         };
         Shared::new(SharedLimits::default(), Arc::new(guards), metrics)
     }

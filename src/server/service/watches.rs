@@ -74,9 +74,15 @@ impl Service {
 
 fn filter(request: &WatchRequest) -> Result<Filter, ServiceError> {
     let given = |text: &Option<String>| text.clone().filter(|text| !text.is_empty());
-    check_prefix(&request.prefix, limits::KEY_BYTES_MAX)?;
+    check_prefix("prefix", &request.prefix, limits::KEY_BYTES_MAX)?;
+    check_prefix("namespace_prefix", &request.namespace_prefix, limits::NAMESPACE_BYTES_MAX)?;
+    if given(&request.namespace).is_some() && !request.namespace_prefix.is_empty() {
+        let reason = "cannot be combined with namespace; give one of both";
+        return Err(ServiceError::invalid("namespace_prefix", reason));
+    }
     Ok(Filter {
         namespace: given(&request.namespace).map(|text| Namespace::parse(&text)).transpose()?,
+        namespace_prefix: request.namespace_prefix.clone(),
         prefix: request.prefix.clone(),
         environment: given(&request.environment)
             .map(|text| Environment::parse(&text))

@@ -13,7 +13,8 @@ use llm_config_domain::{
 };
 use llm_config_replica::ProposeError;
 
-use super::secrets::next_version;
+use super::schemas::Judged;
+use super::secrets::{ATTEMPTS_MAX, next_version};
 use super::{
     CompactAnswer, CompactRequest, Context, DeleteAnswer, DeleteRequest, RollbackAnswer,
     RollbackRequest,
@@ -140,8 +141,9 @@ impl Service {
             .propose_sealed(context, request, what, || async move {
                 let Rollback { address, version, .. } = rollback;
                 let next = next_version(self, address)?;
+                let judged = self.judge_version(context, address, *version).await?;
                 let resealed = self.sealed_again(context, address, *version, next).await?;
-                Ok(Operation::Rollback(Rollback { resealed, ..rollback.clone() }))
+                Ok((Operation::Rollback(Rollback { resealed, ..rollback.clone() }), judged))
             })
             .await?;
         self.changed(AuditKind::ConfigRollback, &done);
@@ -292,12 +294,7 @@ impl Service {
         self.authorize(context, &plain.needs()).await?;
         let mut secret = self.secrets_in(&plain, &choices)?;
         if !secret.contains(&true) {
-            let mut command = self.command(context, plain.clone())?;
-            if let Some(key) = &idempotency_key {
-                command = command.with_request_id(key.clone());
-            }
-            command.validate()?;
-            match self.submit(context, command).await? {
+            match self.propose_plain(context, &plain, idempotency_key.clone()).await? {
                 Ok(done) => return Ok(done),
                 Err(Rejection::EntryIsSecret) => {
                     self.catch_up(context.deadline).await?;
@@ -327,13 +324,41 @@ impl Service {
         Ok(done)
     }
 
+    /// Proposes values that are no secrets, again while other schemas come first than those that they were checked by.
+    async fn propose_plain(
+        &self,
+        context: &Context,
+        plain: &Operation,
+        idempotency_key: Option<String>,
+    ) -> Result<Result<Done, Rejection>, ServiceError> {
+        let mut command = self.command(context, plain.clone())?;
+        if let Some(key) = idempotency_key {
+            command = command.with_request_id(key);
+        }
+        command.validate()?;
+        for _ in 0..ATTEMPTS_MAX {
+            let judged = self.judge(context, plain).await?;
+            let retried = judged.refuse_or_ask(command.request.is_some())?;
+            let checked = command.clone().checked_by(judged.schemas());
+            match self.submit(context, checked).await? {
+                Err(Rejection::SchemaChanged { .. }) => match retried {
+                    Some(violation) => return Err(violation),
+                    None => self.catch_up(context.deadline).await?,
+                },
+                answer => return Ok(answer),
+            }
+        }
+        Err(ServiceError::Overloaded { reason: "the schema is being changed by others".into() })
+    }
+
     /// The same operation with its secrets sealed for the versions that come next.
     async fn sealed(
         &self,
         context: &Context,
         plain: &Operation,
         choices: &Choices,
-    ) -> Result<Operation, ServiceError> {
+    ) -> Result<(Operation, Judged), ServiceError> {
+        let judged = self.judge(context, plain).await?;
         let mut operation = plain.clone();
         let secret = self.secrets_in(plain, choices)?;
         let earlier = changes_before(plain);
@@ -348,7 +373,7 @@ impl Service {
             let version = next_version(self, &set.address)? + earlier;
             set.value = Value::Sealed(self.seal(context, &set.address, version, &plaintext).await?);
         }
-        Ok(operation)
+        Ok((operation, judged))
     }
 
     /// Which sets of an operation write a secret, as far as this node knows.
@@ -419,7 +444,7 @@ impl Service {
     }
 
     /// Counts the record that a change left in the audit log.
-    fn changed(&self, kind: AuditKind, done: &Done) {
+    pub(super) fn changed(&self, kind: AuditKind, done: &Done) {
         if !done.replayed {
             self.inner.metrics.audit_event(kind.as_str());
         }
@@ -568,7 +593,7 @@ pub(super) fn not_proposed(error: ProposeError, idempotent: bool) -> ServiceErro
 }
 
 /// The state machine answered with the outcome of another operation: a fault of ours, and the change did happen.
-fn unexpected(outcome: &Outcome) -> ServiceError {
+pub(super) fn unexpected(outcome: &Outcome) -> ServiceError {
     let kind = match outcome {
         Outcome::Set { .. } => "set",
         Outcome::Deleted { .. } => "delete",
@@ -581,6 +606,8 @@ fn unexpected(outcome: &Outcome) -> ServiceError {
         Outcome::NodeRemoved => "remove a node",
         Outcome::Done => "done",
         Outcome::Banned { .. } => "ban",
+        Outcome::SchemaPut { .. } => "put a schema",
+        Outcome::SchemaDeleted { .. } => "delete a schema",
     };
     ServiceError::Internal {
         reason: format!("the command was answered as a {kind}"),

@@ -67,7 +67,7 @@ struct Counting {
 impl Observer for Counting {
     fn applied(&self, _revision: u64, _changes: &[Change]) {}
 
-    fn security(&self, _: &dyn Reader) {}
+    fn rules(&self, _: &dyn Reader) {}
 
     fn reset(&self, _revision: u64) {
         self.resets.fetch_add(1, Ordering::Relaxed);

@@ -308,6 +308,7 @@ async fn status_health_and_reflection_answer() {
         "llmconfig.v1.ClusterService",
         "llmconfig.v1.BackupService",
         "llmconfig.v1.SecurityService",
+        "llmconfig.v1.SchemaService",
     ] {
         let serving = async {
             loop {
@@ -345,6 +346,7 @@ async fn status_health_and_reflection_answer() {
         "llmconfig.v1.ClusterService",
         "llmconfig.v1.ConfigService",
         "llmconfig.v1.SecurityService",
+        "llmconfig.v1.SchemaService",
     ];
     assert_eq!(names, public.into());
     alone.node.stop().await;

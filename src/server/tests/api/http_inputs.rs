@@ -266,7 +266,7 @@ const LONG_IDEMPOTENCY_KEY: &str =
     "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef0";
 
 fn transactions() -> Vec<Case> {
-    let many = |op: &str| vec![op; 129].join(",");
+    let many = |op: &str| vec![op; 10_001].join(",");
     let get = r#"{"op": "get", "namespace": "a", "key": "b"}"#;
     vec![
         txn("", "body: "),

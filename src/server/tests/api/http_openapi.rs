@@ -7,7 +7,7 @@ use axum::http::Method;
 use serde_json::Value;
 
 /// The contract's operations.
-const OPERATIONS: [(&str, &str); 43] = [
+const OPERATIONS: [(&str, &str); 47] = [
     ("get", "/api/v1/configs/{ns}/{key}"),
     ("put", "/api/v1/configs/{ns}/{key}"),
     ("post", "/api/v1/configs/{ns}/{key}"),
@@ -39,6 +39,10 @@ const OPERATIONS: [(&str, &str); 43] = [
     ("put", "/api/v1/auth/roles/{name}"),
     ("delete", "/api/v1/auth/roles/{name}"),
     ("get", "/api/v1/auth/whoami"),
+    ("get", "/api/v1/schemas/{ns}"),
+    ("get", "/api/v1/schemas/{ns}/{key}"),
+    ("put", "/api/v1/schemas/{ns}/{key}"),
+    ("delete", "/api/v1/schemas/{ns}/{key}"),
     ("get", "/api/v1/security/bans"),
     ("delete", "/api/v1/security/bans/{ip}"),
     ("get", "/api/v1/admin/keys"),

@@ -10,6 +10,7 @@
 
 mod access_matrix;
 mod grpc_api;
+mod grpc_export;
 mod grpc_security;
 mod grpc_support;
 mod http_access;
@@ -19,6 +20,7 @@ mod http_cluster;
 mod http_contract;
 mod http_inputs;
 mod http_openapi;
+mod http_schemas;
 mod http_support;
 mod http_watch;
 mod metrics;

@@ -98,6 +98,16 @@ fn http_probes() -> Vec<Probe> {
         ),
         (Method::GET, "/api/v1/watch", "?namespace={ns}&env={env}", String::new()),
         (Method::GET, "/api/v1/watch", "", String::new()),
+        (Method::GET, "/api/v1/watch", "?namespace_prefix=team", String::new()),
+        (Method::GET, "/api/v1/schemas/{ns}", "", String::new()),
+        (Method::GET, "/api/v1/schemas/{ns}/{key}", "", String::new()),
+        (
+            Method::PUT,
+            "/api/v1/schemas/{ns}/{key}",
+            "",
+            body(json!({"schema": true, "expected_version": 9_999})),
+        ),
+        (Method::DELETE, "/api/v1/schemas/{ns}/{key}", "?expected_version=9999", String::new()),
         (Method::GET, "/api/v1/cluster", "", String::new()),
         (Method::POST, "/api/v1/admin/compact", "", String::new()),
         (
@@ -213,6 +223,14 @@ fn grpc_probes() -> Vec<Probe> {
             let op = v1::TxnOp { op: Some(v1::txn_op::Op::Get(get)) };
             v1::TxnRequest { success: vec![op], ..Default::default() }.encode_to_vec()
         }),
+        ("Export", "", |namespace, environment| {
+            v1::ExportRequest {
+                namespace: namespace.into(),
+                environment: environment.into(),
+                ..Default::default()
+            }
+            .encode_to_vec()
+        }),
         ("Watch", "", |namespace, environment| {
             v1::WatchRequest {
                 namespace: namespace.into(),
@@ -275,7 +293,35 @@ fn grpc_probes() -> Vec<Probe> {
         ("ListKeys", "", plain!(ListKeysRequest {})),
         ("RotateKeys", "", plain!(RotateKeysRequest { target: v1::RotationTarget::Master.into() })),
     ];
+    macro_rules! schema {
+        ($request:ident { $($field:ident: $value:expr),* $(,)? }) => {
+            |namespace: &str, _: &str| v1::$request {
+                namespace: namespace.into(),
+                $($field: $value,)*
+                ..Default::default()
+            }.encode_to_vec()
+        };
+    }
+    let schema: Vec<(&str, &str, Make)> = vec![
+        (
+            "PutSchema",
+            "",
+            schema!(PutSchemaRequest {
+                key: KEY.into(),
+                schema: b"true".to_vec().into(),
+                expected_version: Some(9_999),
+            }),
+        ),
+        ("GetSchema", "", schema!(GetSchemaRequest { key: KEY.into() })),
+        ("ListSchemas", "", schema!(ListSchemasRequest {})),
+        (
+            "DeleteSchema",
+            "",
+            schema!(DeleteSchemaRequest { key: KEY.into(), expected_version: Some(9_999) }),
+        ),
+    ];
     let services = [
+        ("SchemaService", schema),
         ("ConfigService", config),
         ("ClusterService", cluster),
         ("BackupService", backup),

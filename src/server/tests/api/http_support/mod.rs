@@ -19,6 +19,7 @@ use llm_config_server::access::Access;
 use llm_config_server::http::{AppState, Browser, router};
 use llm_config_server::limits::Limits;
 use llm_config_server::metrics::Metrics;
+use llm_config_server::schemas::Schemas;
 use llm_config_server::secrets::{DataKeys, MasterKeys};
 use llm_config_server::service::{Guards, Service, ServiceLimits, Shared, SharedLimits};
 use llm_config_server::settings::SecuritySettings;
@@ -69,6 +70,7 @@ impl Options {
             access: Access::new(self.auth, None, Arc::clone(metrics)),
             limits: Limits::new(&self.security, Arc::clone(metrics)),
             keys: DataKeys::new(masters),
+            schemas: Schemas::default(),
         })
     }
 }

@@ -26,7 +26,7 @@ struct Deaf;
 impl Observer for Deaf {
     fn applied(&self, _revision: u64, _changes: &[Change]) {}
 
-    fn security(&self, _: &dyn Reader) {}
+    fn rules(&self, _: &dyn Reader) {}
 
     fn reset(&self, _revision: u64) {}
 }
