@@ -23,6 +23,7 @@ mod import;
 mod members;
 mod members_crash;
 mod rolling;
+mod sdk;
 mod secrets;
 mod stored_forms;
 #[path = "../support/mod.rs"]
