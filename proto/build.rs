@@ -2,11 +2,12 @@
 
 use std::path::PathBuf;
 
-const FILES: [&str; 5] = [
+const FILES: [&str; 6] = [
     "llmconfig/v1/config.proto",
     "llmconfig/v1/cluster.proto",
     "llmconfig/v1/backup.proto",
     "llmconfig/v1/security.proto",
+    "llmconfig/v1/schema.proto",
     "llmconfig/internal/v1/raft.proto",
 ];
 
