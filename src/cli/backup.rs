@@ -181,7 +181,7 @@ async fn list(global: &Global, options: &Options, output: Output) -> anyhow::Res
                 let views = answer.items.into_iter();
                 found.extend(views.map(|kept| KeptView::new(Some(endpoint.clone()), node, kept)));
             }
-            Err(error) => eprintln!("{endpoint}: {error}"),
+            Err(error) => say!("{endpoint}: {error}"),
         }
     }
     found.sort_by(|a, b| (&a.name, a.node_id).cmp(&(&b.name, b.node_id)));
@@ -193,10 +193,7 @@ async fn list(global: &Global, options: &Options, output: Output) -> anyhow::Res
 async fn keep(client: &Client, output: Output) -> anyhow::Result<()> {
     let answer = client.keep_backup().await?;
     let Some(kept) = answer.backup else {
-        eprintln!(
-            "node {} goes on with it; `backup list` shows it when it is complete",
-            answer.node_id
-        );
+        say!("node {} goes on with it; `backup list` shows it when it is complete", answer.node_id);
         return Ok(());
     };
     let kept = [KeptView::new(None, answer.node_id, kept)];
