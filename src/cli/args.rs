@@ -607,7 +607,7 @@ pub(crate) enum Backup {
     Keep,
     /// Read a backup to its end, check all of it, and show what it holds. Needs no cluster.
     Verify {
-        /// The file.
+        /// The file; `-` reads stdin.
         #[arg(value_name = "FILE")]
         file: PathBuf,
     },

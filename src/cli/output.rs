@@ -1,6 +1,7 @@
 //! Prints data on stdout in the form the user chose. Text from the cluster is made harmless for a terminal in tables;
 //! JSON and YAML carry it as it is.
 
+use std::ffi::OsString;
 use std::io::{self, IsTerminal as _, Read as _, Write as _};
 
 use anyhow::Context as _;
@@ -25,16 +26,20 @@ pub(crate) struct Paint(pub(crate) bool);
 
 impl Paint {
     pub(crate) fn stdout(when: Color) -> Self {
-        Self::on(when, io::stdout().is_terminal())
+        Self::on(when, io::stdout().is_terminal(), std::env::var_os)
     }
 
     pub(crate) fn stderr(when: Color) -> Self {
-        Self::on(when, io::stderr().is_terminal())
+        Self::on(when, io::stderr().is_terminal(), std::env::var_os)
     }
 
-    fn on(when: Color, terminal: bool) -> Self {
+    fn on(
+        when: Color,
+        terminal: bool,
+        variable: impl Fn(&'static str) -> Option<OsString>,
+    ) -> Self {
         // https://no-color.org: any value but an empty one.
-        let set = |name| std::env::var_os(name).filter(|value| !value.is_empty());
+        let set = |name| variable(name).filter(|value| !value.is_empty());
         let dumb = set("TERM").is_some_and(|term| term == "dumb");
         Self(match when {
             Color::Always => true,
@@ -227,9 +232,18 @@ mod tests {
 
     #[test]
     fn colours_are_asked_for_or_belong_to_a_terminal() {
-        assert!(Paint::on(Color::Always, false).0);
-        assert!(!Paint::on(Color::Never, true).0);
-        assert!(!Paint::on(Color::Auto, false).0);
+        let on = |when, terminal, set: Option<(&str, &str)>| {
+            let variable = |name| {
+                set.filter(|(known, _)| *known == name).map(|(_, value)| OsString::from(value))
+            };
+            Paint::on(when, terminal, variable).0
+        };
+        assert!(on(Color::Auto, true, None) && !on(Color::Auto, false, None));
+        assert!(!on(Color::Auto, true, Some(("NO_COLOR", "1"))));
+        assert!(on(Color::Auto, true, Some(("NO_COLOR", ""))), "an empty one says nothing");
+        assert!(!on(Color::Auto, true, Some(("TERM", "dumb"))));
+        assert!(on(Color::Always, false, Some(("NO_COLOR", "1"))), "asked for in so many words");
+        assert!(!on(Color::Never, true, None));
         assert_eq!(Paint(true).bad("x"), "\u{1b}[31mx\u{1b}[0m");
         assert_eq!(Paint(false).bad("x"), "x");
     }

@@ -22,7 +22,7 @@ pub(crate) fn parse(namespace: String, key: Option<String>) -> Result<(String, S
 
 /// A name as a word of a shell's command line.
 pub(crate) fn quoted(name: &str) -> String {
-    let plain = |char: char| char.is_ascii_alphanumeric() || "._-/:@%+=,".contains(char);
+    let plain = |char: char| char.is_ascii_alphanumeric() || "._-/:@%+=,[]".contains(char);
     if !name.is_empty() && !name.starts_with('-') && name.chars().all(plain) {
         return name.to_owned();
     }

@@ -361,6 +361,15 @@ async fn a_reader_that_leaves_early_is_no_fault() {
 }
 
 #[tokio::test]
+async fn a_backup_is_checked_from_stdin_too() {
+    let store = Store::start().await;
+    let broken = run(&store, "backup verify -", "no backup").await;
+    assert_eq!(broken.status.code(), Some(1), "{}", text(&broken.stderr));
+    assert!(text(&broken.stderr).starts_with("error: -: "), "{}", text(&broken.stderr));
+    assert!(broken.stdout.is_empty());
+}
+
+#[tokio::test]
 async fn completions_need_no_cluster() {
     let store = Store::start().await;
     for shell in ["bash", "zsh", "fish"] {
