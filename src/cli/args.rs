@@ -1,5 +1,6 @@
 //! The command line: flags, their environment variables and defaults. Parsing only; nothing is asked here.
 
+mod documents;
 mod security;
 
 use std::fmt;
@@ -8,7 +9,12 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use llm_config_client::v1;
+use serde::{Deserialize, Serialize};
 
+pub(crate) use documents::{
+    ContextField, Contexts, DeleteSchema, Edit, Export, FileFormat, Import, ListSchemas, PutSchema,
+    SchemaTarget, Schemas, SetContext, Txn,
+};
 pub(crate) use security::{
     Audit, AuditFilter, Bans, CreateToken, Grant, Keys, ListAudit, PutRole, Retention, Roles,
     RotateKeys, RotationTarget, Scope, Tokens,
@@ -17,8 +23,9 @@ pub(crate) use security::{
 /// Command line client of the LLM Config Manager.
 ///
 /// Data is printed on stdout, words on stderr. Exit code 0: done; 1: not there, refused or not answered; 2: wrong usage.
+/// Which cluster is meant is said by --endpoints, by LLM_CONFIG_ENDPOINTS, or by a context (`llm-config help context`).
 #[derive(Debug, Parser)]
-#[command(name = "llm-config", version)]
+#[command(name = "llm-config", version, after_help = FIRST_STEPS)]
 pub struct Cli {
     #[command(flatten)]
     pub(crate) global: Global,
@@ -26,46 +33,111 @@ pub struct Cli {
     pub(crate) command: Command,
 }
 
+const FIRST_STEPS: &str = "\
+Examples:
+  llm-config context set prod --endpoints a:50051,b:50051 --token-file ~/.token --env production
+  llm-config status
+  llm-config set shop/assistant model '{\"name\": \"claude\"}' --comment 'first rollout'
+  llm-config get shop/assistant model
+  llm-config edit shop/assistant model
+  llm-config history shop/assistant model
+  llm-config import models.yaml --namespace shop/assistant --dry-run
+  llm-config watch shop/assistant";
+
+const GET_EXAMPLES: &str = "\
+Examples:
+  llm-config get shop/assistant model
+  llm-config get shop/assistant model --version 3
+  llm-config get shop/assistant model --env production --resolve --output json
+  llm-config get shop/assistant api-key --reveal";
+
+const SET_EXAMPLES: &str = "\
+Examples:
+  llm-config set shop/assistant temperature 0.2
+  llm-config set shop/assistant greeting --string 'Good day'
+  llm-config set shop/assistant prompt - --string < prompt.txt
+  llm-config set shop/assistant temperature 0.3 --expected-version 4
+  llm-config set shop/assistant api-key - --string --secret < key.txt";
+
+const DELETE_EXAMPLES: &str = "\
+Examples:
+  llm-config delete shop/assistant temperature --comment 'back to the default'
+  llm-config delete shop/assistant temperature --expected-version 4";
+
+const LIST_EXAMPLES: &str = "\
+Examples:
+  llm-config list shop/assistant --env production
+  llm-config list shop/assistant --prefix bedrock/ --output json";
+
+const ROLLBACK_EXAMPLES: &str = "\
+Examples:
+  llm-config rollback shop/assistant model 3 --dry-run
+  llm-config rollback shop/assistant model 3 --comment 'version 4 was too slow'";
+
+const DIFF_EXAMPLES: &str = "\
+Examples:
+  llm-config diff shop/assistant model --from 3 --to 4
+  llm-config diff shop/assistant model --env-from staging --env-to production
+  llm-config diff shop/assistant model --from 3 --to 4 --output json";
+
+const WATCH_EXAMPLES: &str = "\
+Examples:
+  llm-config watch shop/assistant
+  llm-config watch shop/assistant --env production --from-revision 120 --output json
+  llm-config watch --namespace-prefix shop/
+  llm-config watch --all-namespaces";
+
+const STATUS_EXAMPLES: &str = "\
+Examples:
+  llm-config status
+  llm-config status --watch
+  llm-config status --output json";
+
 #[derive(Debug, Args)]
+#[command(next_help_heading = "Options of every command")]
 pub(crate) struct Global {
-    /// Client gRPC or HTTP addresses of any nodes, separated by commas.
-    #[arg(
-        long,
-        global = true,
-        env = "LLM_CONFIG_ENDPOINTS",
-        value_name = "URL[,URL…]",
-        value_delimiter = ',',
-        default_value = "127.0.0.1:50051"
-    )]
+    /// Client gRPC or HTTP addresses of any nodes, separated by commas [env: LLM_CONFIG_ENDPOINTS] [default:
+    /// 127.0.0.1:50051].
+    #[arg(long, global = true, value_name = "URL[,URL…]", value_delimiter = ',')]
     pub(crate) endpoints: Vec<String>,
+    /// A set of endpoints, credentials and defaults, by name [env: LLM_CONFIG_CONTEXT] [default: the current one].
+    #[arg(long, global = true, value_name = "NAME")]
+    pub(crate) context: Option<String>,
     #[command(flatten)]
     pub(crate) tls: Tls,
     #[command(flatten)]
     pub(crate) credentials: Credentials,
-    /// Environment: base, development (dev), staging (stage), production (prod) or edge. Default base; `watch` without
-    /// it watches all.
+    /// Environment: base, development (dev), staging (stage), production (prod) or edge [default: that of the context,
+    /// else base; `watch`: all].
     #[arg(long, global = true, value_name = "ENV")]
     pub(crate) env: Option<String>,
-    /// How data is printed.
-    #[arg(long, global = true, value_enum, default_value_t = Format::Table)]
-    pub(crate) output: Format,
-    /// Time for each request with all its retries, in seconds [default: 10; import: 60].
+    /// The environment of the context, which counts where none was given.
+    #[arg(skip)]
+    pub(crate) context_environment: Option<String>,
+    /// How data is printed [default: that of the context, else table].
+    #[arg(long, global = true, value_enum)]
+    pub(crate) output: Option<Format>,
+    /// Whether to use colours; auto does on a terminal, unless NO_COLOR is set.
+    #[arg(long, global = true, value_enum, value_name = "WHEN", default_value_t = Color::Auto)]
+    pub(crate) color: Color,
+    /// Time for each request with all its retries, in seconds [default: 10; import, txn and cluster: 60].
     #[arg(long, global = true, value_name = "SECONDS", value_parser = seconds)]
     pub(crate) timeout: Option<Duration>,
 }
 
 /// Any of them makes every connection TLS, as https:// in front of an endpoint does. The names of the fields are those of
 /// the options: a global one must not have the name of another command's.
-#[derive(Debug, Args)]
+#[derive(Debug, Default, Args)]
 pub(crate) struct Tls {
-    /// Authorities (PEM) that vouch for the nodes of https endpoints [default: those of the system].
-    #[arg(long, global = true, env = "LLM_CONFIG_TLS_CA", value_name = "FILE")]
+    /// Authorities (PEM) that vouch for the nodes of https endpoints [env: LLM_CONFIG_TLS_CA] [default: those of the
+    /// system].
+    #[arg(long, global = true, value_name = "FILE")]
     pub(crate) tls_ca: Option<PathBuf>,
-    /// Certificate chain (PEM) to show to the nodes.
-    #[arg(long, global = true, env = "LLM_CONFIG_TLS_CERT", value_name = "FILE")]
+    /// Certificate chain (PEM) to show to the nodes [env: LLM_CONFIG_TLS_CERT].
+    #[arg(long, global = true, value_name = "FILE")]
     pub(crate) tls_cert: Option<PathBuf>,
-    /// Private key (PEM) of --tls-cert.
-    #[arg(long, global = true, env = "LLM_CONFIG_TLS_KEY", value_name = "FILE")]
+    /// Private key (PEM) of --tls-cert [env: LLM_CONFIG_TLS_KEY].
+    #[arg(long, global = true, value_name = "FILE")]
     pub(crate) tls_key: Option<PathBuf>,
 }
 
@@ -82,7 +154,8 @@ pub(crate) struct Credentials {
 }
 
 /// Not shown in any message.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
 pub(crate) struct TokenText(pub(crate) String);
 
 impl From<String> for TokenText {
@@ -100,54 +173,97 @@ impl fmt::Debug for TokenText {
 impl Global {
     /// The environment in the words of the API, base when none was given.
     pub(crate) fn environment(&self) -> String {
-        self.env.clone().unwrap_or_else(|| "base".to_owned())
+        let given = self.env.clone().or_else(|| self.context_environment.clone());
+        given.unwrap_or_else(|| "base".to_owned())
     }
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub(crate) enum Format {
+    /// For people.
     Table,
+    /// The shapes of the HTTP API.
     Json,
+    /// The same shapes, as YAML.
     Yaml,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Color {
+    Auto,
+    Always,
+    Never,
 }
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Print an entry: its value, or with --output json|yaml the whole entry.
+    #[command(after_help = GET_EXAMPLES)]
     Get(Get),
     /// Write an entry.
+    ///
+    /// The value is JSON: a text is written in double quotes, or with --string. Numbers are stored as they are written.
+    #[command(after_help = SET_EXAMPLES)]
     Set(Set),
+    /// Change an entry in your editor ($VISUAL, else $EDITOR, else vi).
+    ///
+    /// What is saved is checked, shown as a difference, and written only if nobody changed the entry meanwhile; if
+    /// somebody did, your text is kept in a file. Saving it unchanged writes nothing. A text that is not JSON opens the
+    /// editor again; leaving that one unchanged gives up.
+    #[command(after_help = documents::EDIT_EXAMPLES)]
+    Edit(Edit),
     /// Delete an entry; its history stays.
+    #[command(after_help = DELETE_EXAMPLES)]
     Delete(Delete),
     /// List a namespace's entries in one environment, sorted by key.
+    #[command(after_help = LIST_EXAMPLES)]
     List(List),
     /// List the namespaces.
     Namespaces(Namespaces),
     /// Show an entry's versions, newest first, deletes included.
     History(History),
     /// Make a new version with an old version's value.
+    #[command(after_help = ROLLBACK_EXAMPLES)]
     Rollback(Rollback),
-    /// Show the difference between two versions, or two environments, as a JSON Patch (RFC 6902).
+    /// Show the difference between two versions, or two environments: by lines, or with --output json|yaml as a JSON
+    /// Patch (RFC 6902).
+    #[command(after_help = DIFF_EXAMPLES)]
     Diff(Diff),
     /// Show a whole namespace as an application in the environment sees it.
     Resolve(Resolve),
     /// Print changes as they happen, until interrupted; survives the loss of the node it is connected to.
+    #[command(after_help = WATCH_EXAMPLES)]
     Watch(Watch),
-    /// Write every entry of a JSON or YAML object key -> value; entries that are already equal are left alone.
+    /// Run operations that depend on versions: all of them, or none.
     ///
-    /// Running it again after an interruption goes on where it stopped. A secret stays one and is always written; where
-    /// the file has the mask of one, the entry is left alone.
+    /// When every comparison holds, the operations of `success` run, else those of `failure`; all under one revision.
+    /// They come from a file, JSON or YAML, of the form of HTTP's `POST /txn`, or from options. Exit code 1 tells that
+    /// a comparison did not hold.
+    #[command(after_help = documents::TXN_EXAMPLES)]
+    Txn(Txn),
+    /// Make a namespace hold what a JSON or YAML object key -> value says, in one atomic change.
+    ///
+    /// The entries are read at one revision and compared with the file; what differs is written in one transaction that
+    /// holds only if nobody changed one of these entries meanwhile, else it is all done again, a few times. Entries that
+    /// are equal are left alone, descriptions and tags stay. A secret stays one and is always written; where the file
+    /// has the mask of one, the entry is left alone. One transaction takes 10,000 entries or 4 MiB.
+    #[command(after_help = documents::IMPORT_EXAMPLES)]
     Import(Import),
-    /// Print a namespace's entries as a JSON object key -> value, sorted by key; `import` reads it. Secrets are left out.
+    /// Print a namespace's entries as an object key -> value, sorted by key; `import` reads it. Secrets are left out.
     ///
-    /// The first page is read linearizably, so everything acknowledged before is in it; no page is older than the one
-    /// before. Changes made during the export may be in it or not.
+    /// All entries are as they were at one revision, which is named on stderr; everything acknowledged before is in it.
+    #[command(after_help = documents::EXPORT_EXAMPLES)]
     Export(Export),
+    /// Show and change the JSON Schemas (2020-12) that later values have to meet.
+    #[command(subcommand)]
+    Schema(Schemas),
     /// Make, list and check backups of the whole store, and say how one is restored.
     #[command(subcommand)]
     Backup(Backup),
-    /// Show the members of the cluster, as each endpoint sees itself.
-    Status,
+    /// Show the cluster at a glance: who leads, who is healthy, who lags, and whether it survives a loss.
+    #[command(after_help = STATUS_EXAMPLES)]
+    Status(Status),
     /// Show and change the members of the cluster.
     ///
     /// Any endpoint will do: the leader carries a change out. A change may be given again: what is done is not done
@@ -171,7 +287,22 @@ pub(crate) enum Command {
     /// List and exchange the keys that secrets are encrypted with.
     #[command(subcommand)]
     Keys(Keys),
+    /// Show and change contexts: clusters by name, with endpoints, credentials and defaults.
+    ///
+    /// They are kept in $XDG_CONFIG_HOME/llm-config/config.yaml (~/.config by default), or in the file that
+    /// LLM_CONFIG_FILE names. What is given on the command line goes before environment variables, these before the
+    /// context, that before the defaults.
+    #[command(subcommand)]
+    Context(Contexts),
+    /// Write the manual pages: all of them into a folder, or that of the program to stdout.
+    #[command(after_help = documents::MAN_EXAMPLES)]
+    Man {
+        /// The folder, made if it is missing; then `man -M` or MANPATH of its parent finds them in `man1`.
+        #[arg(value_name = "DIR")]
+        folder: Option<PathBuf>,
+    },
     /// Print a completion script for a shell.
+    #[command(after_help = documents::COMPLETIONS_EXAMPLES)]
     Completions {
         /// The shell.
         shell: clap_complete::Shell,
@@ -316,6 +447,9 @@ pub(crate) struct Rollback {
     /// The version whose value comes back.
     #[arg(value_name = "VERSION")]
     pub(crate) version: u64,
+    /// Show what would change, and write nothing.
+    #[arg(long)]
+    pub(crate) dry_run: bool,
     #[command(flatten)]
     pub(crate) write: Write,
 }
@@ -356,8 +490,14 @@ pub(crate) struct Resolve {
 #[derive(Debug, Args)]
 pub(crate) struct Watch {
     /// The namespace.
-    #[arg(value_name = "NS")]
-    pub(crate) namespace: String,
+    #[arg(value_name = "NS", required_unless_present_any = ["namespace_prefix", "all_namespaces"])]
+    pub(crate) namespace: Option<String>,
+    /// All namespaces that begin with this.
+    #[arg(long, value_name = "PREFIX", conflicts_with = "namespace")]
+    pub(crate) namespace_prefix: Option<String>,
+    /// All namespaces.
+    #[arg(long, conflicts_with_all = ["namespace", "namespace_prefix"])]
+    pub(crate) all_namespaces: bool,
     /// Only keys that begin with this.
     #[arg(long, default_value = "", hide_default_value = true)]
     pub(crate) prefix: String,
@@ -367,32 +507,10 @@ pub(crate) struct Watch {
 }
 
 #[derive(Debug, Args)]
-pub(crate) struct Import {
-    /// JSON or YAML file; `-` reads stdin.
-    #[arg(value_name = "FILE")]
-    pub(crate) file: String,
-    /// The namespace.
-    #[arg(long, value_name = "NS")]
-    pub(crate) namespace: String,
-    /// The file's format [default: by its name, else by its first character].
-    #[arg(long, value_enum)]
-    pub(crate) format: Option<FileFormat>,
-    /// Why this change; kept with each version.
-    #[arg(long, default_value = "", hide_default_value = true)]
-    pub(crate) comment: String,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum FileFormat {
-    Json,
-    Yaml,
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct Export {
-    /// The namespace.
-    #[arg(long, value_name = "NS")]
-    pub(crate) namespace: String,
+pub(crate) struct Status {
+    /// Keep it up to date, every 2 seconds or as often as said, until interrupted.
+    #[arg(long, value_name = "SECONDS", num_args = 0..=1, default_missing_value = "2", value_parser = seconds)]
+    pub(crate) watch: Option<Duration>,
 }
 
 #[derive(Debug, Subcommand)]
@@ -489,7 +607,7 @@ pub(crate) enum Backup {
     Keep,
     /// Read a backup to its end, check all of it, and show what it holds. Needs no cluster.
     Verify {
-        /// The file.
+        /// The file; `-` reads stdin.
         #[arg(value_name = "FILE")]
         file: PathBuf,
     },
@@ -571,7 +689,33 @@ mod tests {
             "watch ns --prefix a --from-revision 9",
             "import models.json --namespace ns --env prod",
             "import - --namespace ns --format yaml",
+            "import f.yaml --namespace ns --dry-run --replace --yes --in-parts --comment why",
             "export --namespace ns --env prod",
+            "edit ns key --reveal",
+            "edit ns/key --text --dry-run",
+            "txn change.yaml --dry-run",
+            "txn -",
+            "txn --compare ns key 3 --set ns key -1 --delete ns other --read ns third",
+            "schema put ns key -",
+            "schema put ns key schema.json --expected-version 0",
+            "schema get ns key",
+            "schema list ns --prefix a",
+            "schema delete ns key",
+            "watch --namespace-prefix a/",
+            "watch --all-namespaces",
+            "rollback ns key 3 --dry-run",
+            "status --watch",
+            "status --watch 5",
+            "context list",
+            "context show",
+            "context show prod",
+            "context use prod",
+            "context set prod --endpoints a:1 --token-file f --env prod --output json --use",
+            "context set prod --unset token --unset tls-ca",
+            "context delete prod",
+            "get ns key --context prod --color never",
+            "man",
+            "man pages",
             "backup create store.backup",
             "backup create - --consistency cached",
             "backup list",
@@ -632,6 +776,16 @@ mod tests {
             "diff ns key --from 1",
             "diff ns key --from 1 --to 2 --env-from a --env-to b",
             "import f.json",
+            "txn",
+            "txn f --set n k 1",
+            "txn --set n k",
+            "schema put ns key",
+            "watch",
+            "watch ns --namespace-prefix n",
+            "edit",
+            "context",
+            "context set",
+            "get n k --color maybe",
             "cluster",
             "cluster add --id 4",
             "cluster promote 0",
@@ -682,9 +836,10 @@ mod tests {
     }
 
     #[test]
-    fn endpoints_are_split_and_have_a_default() {
+    fn endpoints_are_split_and_base_is_the_default() {
         let cli = parse("status --endpoints a:1,b:2").unwrap();
         assert_eq!(cli.global.endpoints, ["a:1", "b:2"]);
+        assert!(cli.global.output.is_none() && cli.global.color == Color::Auto);
         assert_eq!(cli.global.environment(), "base");
     }
 }

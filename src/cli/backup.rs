@@ -16,10 +16,12 @@ use crate::Usage;
 use crate::args::{Backup, Consistency, CreateBackup, Global, RestoreBackup};
 use crate::endpoints;
 use crate::output::{self, Output, cell, table};
+use crate::place::quoted;
 
 /// Chunks between the network and the thread that checks them.
 const CHUNKS_MAX: usize = 4;
 const STDOUT: &str = "-";
+const STDIN: &str = "-";
 
 pub(crate) async fn run(
     global: &Global,
@@ -33,8 +35,12 @@ pub(crate) async fn run(
         Backup::List => list(global, options, output).await,
         Backup::Keep => keep(&client()?, output).await,
         Backup::Verify { file } => {
-            let summary = llm_config_archive::verify(&file).map_err(|e| unusable(&file, e))?;
-            show(&summary, output)
+            let checked = if file == Path::new(STDIN) {
+                check(io::stdin().lock())
+            } else {
+                llm_config_archive::verify(&file)
+            };
+            show(&checked.map_err(|e| unusable(&file, e))?, output)
         }
         Backup::Restore(args) => restore(&args),
     }
@@ -101,7 +107,7 @@ async fn receive<W: Write>(
 ) -> anyhow::Result<(W, Summary)> {
     let mut backup = client.backup(consistency).await?;
     let (sender, chunks) = sync_channel(CHUNKS_MAX);
-    let checking = thread::spawn(move || check(chunks));
+    let checking = thread::spawn(move || check(Chunks::new(chunks)));
     while let Some(chunk) = backup.next().await? {
         out.write_all(&chunk).context("cannot write the backup")?;
         // The thread ends early when something is wrong, and says below what.
@@ -115,8 +121,8 @@ async fn receive<W: Write>(
     Ok((out, checked.context("the backup that came over the network")?))
 }
 
-fn check(chunks: Receiver<Vec<u8>>) -> Result<Summary, ArchiveError> {
-    let (_, mut reader) = Reader::open(Chunks { chunks, current: Vec::new(), position: 0 })?;
+fn check(input: impl Read) -> Result<Summary, ArchiveError> {
+    let (_, mut reader) = Reader::open(input)?;
     while reader.next_pair()?.is_some() {}
     reader.into_summary()
 }
@@ -126,6 +132,12 @@ struct Chunks {
     chunks: Receiver<Vec<u8>>,
     current: Vec<u8>,
     position: usize,
+}
+
+impl Chunks {
+    fn new(chunks: Receiver<Vec<u8>>) -> Self {
+        Self { chunks, current: Vec::new(), position: 0 }
+    }
 }
 
 impl Read for Chunks {
@@ -181,7 +193,7 @@ async fn list(global: &Global, options: &Options, output: Output) -> anyhow::Res
                 let views = answer.items.into_iter();
                 found.extend(views.map(|kept| KeptView::new(Some(endpoint.clone()), node, kept)));
             }
-            Err(error) => eprintln!("{endpoint}: {error}"),
+            Err(error) => say!("{endpoint}: {error}"),
         }
     }
     found.sort_by(|a, b| (&a.name, a.node_id).cmp(&(&b.name, b.node_id)));
@@ -193,10 +205,7 @@ async fn list(global: &Global, options: &Options, output: Output) -> anyhow::Res
 async fn keep(client: &Client, output: Output) -> anyhow::Result<()> {
     let answer = client.keep_backup().await?;
     let Some(kept) = answer.backup else {
-        eprintln!(
-            "node {} goes on with it; `backup list` shows it when it is complete",
-            answer.node_id
-        );
+        say!("node {} goes on with it; `backup list` shows it when it is complete", answer.node_id);
         return Ok(());
     };
     let kept = [KeptView::new(None, answer.node_id, kept)];
@@ -302,15 +311,6 @@ fn founders(list: &str) -> anyhow::Result<Vec<u64>> {
     })
 }
 
-/// As a shell takes it for one word.
-fn quoted(text: &str) -> String {
-    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./:=,@%+[]".contains(c);
-    if !text.is_empty() && text.chars().all(plain) {
-        return text.to_owned();
-    }
-    format!("'{}'", text.replace('\'', "'\\''"))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -336,10 +336,10 @@ mod tests {
         let (sender, chunks) = sync_channel(CHUNKS_MAX);
         sender.send(b"LLMCONF-BACKUP\n\x01\0\0".to_vec()).unwrap();
         drop(sender);
-        assert!(matches!(check(chunks), Err(ArchiveError::Cut { .. })));
+        assert!(matches!(check(Chunks::new(chunks)), Err(ArchiveError::Cut { .. })));
         let (sender, chunks) = sync_channel(CHUNKS_MAX);
         sender.send(b"<html>".to_vec()).unwrap();
         drop(sender);
-        assert!(matches!(check(chunks), Err(ArchiveError::Foreign)));
+        assert!(matches!(check(Chunks::new(chunks)), Err(ArchiveError::Foreign)));
     }
 }

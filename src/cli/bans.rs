@@ -38,7 +38,7 @@ pub(crate) async fn run(client: &Client, command: Bans, output: Output) -> anyho
         }
         Bans::Lift { address } => {
             client.lift_ban(v1::LiftBanRequest { ip: address.clone() }).await?;
-            eprintln!("{} may come in again", cell(&address));
+            say!("{} may come in again", cell(&address));
             Ok(())
         }
     }

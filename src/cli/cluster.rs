@@ -122,7 +122,7 @@ async fn replace(client: &Client, args: ReplaceMember, output: Output) -> anyhow
 
 /// What was done, and what comes next: words, for people and for logs.
 fn said(text: &str) {
-    eprintln!("{text}");
+    say!("{text}");
 }
 
 /// The members after a change.

@@ -1,22 +1,20 @@
 //! One function per command: ask the SDK, print the answer. The larger commands have files of their own.
 
-use std::io::Read as _;
 use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::CommandFactory as _;
-use comfy_table::Table;
 use llm_config_client::{Client, Options, v1};
 use serde::Serialize;
 use serde_json::value::RawValue;
 
 use crate::args::{self, Cli, Command, Format};
-use crate::output::{self, Output, cell, table};
+use crate::output::{self, Output, Paint, cell, table};
 use crate::pages::{self, PAGE_LIMIT};
 use crate::view::{EntryView, entries_table, history_table, raw};
 use crate::{
-    Usage, audit, backup, bans, cluster, credentials, export, import, keys, roles, status, tls,
-    tokens, watch,
+    Usage, audit, backup, bans, cluster, contexts, credentials, diff, edit, export, import, keys,
+    man, roles, schema, settings, status, tls, tokens, txn, watch,
 };
 
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -25,26 +23,38 @@ const LONG_TIMEOUT: Duration = Duration::from_secs(60);
 /// Longer than a node takes over a change of the members: its answer says more than the loss of it.
 const CHANGE_TIMEOUT: Duration = Duration::from_secs(15);
 const NAMESPACES_PAGE_LIMIT: u32 = 1000;
+/// More than a node takes, so that it is the one to say its limit.
+const VALUE_BYTES_MAX: u64 = 16 << 20;
 
 pub(crate) async fn run(cli: Cli) -> anyhow::Result<()> {
     let Cli { global, command } = cli;
-    if let Command::Completions { shell } = command {
-        return completions(shell);
-    }
+    let paint = Paint::stdout(global.color);
+    // These need no cluster, and must work whatever the file of contexts says.
+    let command = match command {
+        Command::Completions { shell } => return completions(shell),
+        Command::Man { folder } => return man::run(folder.as_deref()),
+        Command::Context(command) => {
+            let output = Output { format: global.output.unwrap_or(Format::Table), paint };
+            let path = contexts::file::path(settings::variable);
+            return contexts::run(&global, command, path, output);
+        }
+        command => command,
+    };
+    let global = settings::complete(global, settings::variable)?;
     let default = match command {
-        Command::Import(_) | Command::Cluster(_) => LONG_TIMEOUT,
+        Command::Import(_) | Command::Txn(_) | Command::Cluster(_) => LONG_TIMEOUT,
         _ => TIMEOUT,
     };
     let mut options = Options::default().timeout(global.timeout.unwrap_or(default));
-    if matches!(command, Command::Cluster(_)) {
+    if matches!(command, Command::Cluster(_) | Command::Import(_) | Command::Txn(_)) {
         options = options.attempt_timeout(CHANGE_TIMEOUT);
     }
     if let Some(tls) = tls::options(&global.tls)? {
         options = options.tls(tls);
     }
-    options = credentials::add(options, &global.credentials)?;
+    options = credentials::add(options, &global.credentials);
     let client = Client::with_options(&global.endpoints, options.clone())?;
-    let output = Output { format: global.output };
+    let output = Output { format: global.output.unwrap_or(Format::Table), paint };
     let env = global.environment();
     match command {
         Command::Get(args) => get(&client, args, env, output).await,
@@ -57,11 +67,16 @@ pub(crate) async fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Diff(args) => diff(&client, args, env, output).await,
         Command::Resolve(args) => resolve(&client, args, env, output).await,
         Command::Watch(args) => watch::run(&client, args, global.env, output).await,
-        Command::Import(args) => import::run(&client, &args, &env).await,
-        Command::Export(args) => export::run(&client, &args.namespace, &env).await,
+        Command::Edit(args) => {
+            edit::run(&client, args, env, output, Paint::stderr(global.color)).await
+        }
+        Command::Txn(args) => txn::run(&client, args, &env, output).await,
+        Command::Import(args) => import::run(&client, &args, &env, output).await,
+        Command::Export(args) => export::run(&client, &args.namespace, &env, output).await,
+        Command::Schema(command) => schema::run(&client, command, output).await,
         Command::Cluster(command) => cluster::run(&client, command, output).await,
         Command::Backup(args) => backup::run(&global, &options, args, output).await,
-        Command::Status => status::run(&global, &options, output).await,
+        Command::Status(args) => status::run(&global, &options, args, output).await,
         Command::Whoami => tokens::who_am_i(&client, output).await,
         Command::Token(command) => tokens::run(&client, command, global.env, output).await,
         Command::Role(command) => roles::run(&client, command, global.env, output).await,
@@ -69,6 +84,8 @@ pub(crate) async fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Audit(command) => audit::run(&global, &options, command, output).await,
         Command::Keys(command) => keys::run(&client, command, output).await,
         Command::Completions { shell } => completions(shell),
+        Command::Man { folder } => man::run(folder.as_deref()),
+        Command::Context(command) => contexts::run(&global, command, None, output),
     }
 }
 
@@ -245,6 +262,9 @@ async fn rollback(
     environment: String,
     output: Output,
 ) -> anyhow::Result<()> {
+    if args.dry_run {
+        return rollback_preview(client, args, environment, output).await;
+    }
     let entry = client
         .rollback(v1::RollbackRequest {
             namespace: args.target.namespace,
@@ -257,6 +277,38 @@ async fn rollback(
         })
         .await?;
     print_entry(EntryView::new(entry)?, output)
+}
+
+async fn rollback_preview(
+    client: &Client,
+    args: args::Rollback,
+    environment: String,
+    output: Output,
+) -> anyhow::Result<()> {
+    let args::Target { namespace, key } = args.target;
+    let place = (namespace, key, environment);
+    let now = txn::current(client, &place).await?;
+    let (namespace, key, environment) = place;
+    let version = now.as_ref().map_or(0, |now| now.version);
+    if let Some(expected) = args.write.expected_version
+        && expected != version
+    {
+        anyhow::bail!("it would be refused: the entry is at version {version}, not {expected}");
+    }
+    let old = client
+        .get(v1::GetRequest {
+            namespace: namespace.clone(),
+            key: key.clone(),
+            environment: environment.clone(),
+            version: Some(args.version),
+            ..Default::default()
+        })
+        .await?;
+    anyhow::ensure!(!old.deleted, "it would be refused: version {} is a delete", args.version);
+    let value = raw(&old.value)?;
+    let mut preview = diff::Preview::default();
+    preview.add((&namespace, &key, &environment), now.as_ref(), Some((&value, old.secret)));
+    preview.print(output)
 }
 
 async fn diff(
@@ -288,33 +340,32 @@ async fn diff(
         to: response.to.map(EntryView::new).transpose()?,
         patch: raw(&response.patch).context("the patch")?,
     };
-    let table = patch_table(&difference.patch)?;
-    output.print(&difference, |_| table)
+    if output.format != Format::Table {
+        return output.print(&difference, |_| table(&[]));
+    }
+    output::write(&difference_text(difference.from.as_ref(), difference.to.as_ref(), output.paint))
 }
 
-/// One operation of the patch per line, for people.
-fn patch_table(patch: &RawValue) -> anyhow::Result<Table> {
-    #[derive(serde::Deserialize)]
-    struct Operation<'a> {
-        op: String,
-        path: String,
-        #[serde(default)]
-        from: Option<String>,
-        #[serde(borrow, default)]
-        value: Option<&'a RawValue>,
+/// Two versions of an entry by the lines that differ, for people.
+fn difference_text(from: Option<&EntryView>, to: Option<&EntryView>, paint: Paint) -> String {
+    let head = |entry: Option<&EntryView>| match entry {
+        None => "nothing".to_owned(),
+        Some(entry) => {
+            let gone = if entry.deleted { ", deleted" } else { "" };
+            let when = entry.updated_at.as_deref().unwrap_or("-");
+            format!("{} version {}{gone}, {when}", entry.environment, entry.version)
+        }
+    };
+    let mut text = paint.bad(&format!("--- {}", head(from))) + "\n";
+    text.push_str(&(paint.good(&format!("+++ {}", head(to))) + "\n"));
+    if [from, to].into_iter().flatten().any(|entry| entry.secret) {
+        text.push_str("(a secret: not shown)\n");
+        return text;
     }
-    let operations: Vec<Operation<'_>> =
-        serde_json::from_str(patch.get()).context("the patch is not a JSON Patch")?;
-    let mut table = table(&["OP", "PATH", "VALUE"]);
-    for operation in operations {
-        let value = operation.value.map(RawValue::get).or(operation.from.as_deref());
-        table.add_row([
-            cell(&operation.op),
-            cell(&operation.path),
-            cell(value.unwrap_or_default()),
-        ]);
-    }
-    Ok(table)
+    let value = |entry: Option<&EntryView>| entry.and_then(|entry| entry.value.clone());
+    let lines = diff::values(value(from).as_deref(), value(to).as_deref(), paint);
+    text.push_str(if lines.is_empty() { "(the values are the same)\n" } else { &lines });
+    text
 }
 
 async fn resolve(
@@ -368,8 +419,8 @@ fn print_entry(entry: EntryView, output: Output) -> anyhow::Result<()> {
 fn value(argument: &str, string: bool) -> anyhow::Result<String> {
     let mut text = argument.to_owned();
     if argument == "-" {
-        text.clear();
-        std::io::stdin().read_to_string(&mut text).context("cannot read the value from stdin")?;
+        text = String::from_utf8(output::read_file("-", VALUE_BYTES_MAX)?)
+            .map_err(|_| Usage("stdin is not UTF-8 text".to_owned()))?;
     }
     if string {
         return Ok(serde_json::to_string(&text)?);
@@ -405,13 +456,23 @@ mod tests {
     }
 
     #[test]
-    fn a_patch_is_shown_line_by_line() {
-        let patch = raw(
-            br#"[{"op":"replace","path":"/a","value":1.10},{"op":"move","path":"/b","from":"/c"}]"#,
-        )
-        .unwrap();
-        let text = patch_table(&patch).unwrap().to_string();
-        assert_eq!(text.lines().count(), 3);
-        assert!(text.contains("1.10") && text.contains("/c"), "{text}");
+    fn a_difference_is_shown_by_lines_and_never_a_secret() {
+        let entry = |version, value: &str, secret| {
+            EntryView::new(v1::Entry {
+                environment: "base".into(),
+                version,
+                value: value.to_owned().into(),
+                secret,
+                ..Default::default()
+            })
+            .unwrap()
+        };
+        let (a, b) = (entry(1, "1.0", false), entry(2, "1.00", false));
+        let text = difference_text(Some(&a), Some(&b), Paint(false));
+        assert_eq!(text, "--- base version 1, -\n+++ base version 2, -\n- 1.0\n+ 1.00\n");
+        assert!(difference_text(Some(&a), Some(&a), Paint(false)).contains("the same"));
+        let secret = entry(3, "\"********\"", true);
+        let text = difference_text(Some(&a), Some(&secret), Paint(false));
+        assert!(text.contains("not shown") && !text.contains("1.0"), "{text}");
     }
 }

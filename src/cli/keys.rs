@@ -55,9 +55,9 @@ async fn list(client: &Client, output: Output) -> anyhow::Result<()> {
     output.print(&view, |view| keys_table(&view.data_keys))?;
     match view.master_keys.split_first() {
         None => {
-            eprintln!("node {} has no master key: it cannot take or show secrets", view.node_id)
+            say!("node {} has no master key: it cannot take or show secrets", view.node_id)
         }
-        Some((current, others)) => eprintln!(
+        Some((current, others)) => say!(
             "node {} wraps keys with master key {}, and has {} others",
             view.node_id,
             cell(current),
@@ -89,7 +89,7 @@ async fn rotate(client: &Client, args: RotateKeys, output: Output) -> anyhow::Re
         rows.add_row([rotated.keys.to_string()]);
         rows
     })?;
-    eprintln!("{words}");
+    say!("{words}");
     Ok(())
 }
 

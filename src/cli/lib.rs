@@ -2,32 +2,48 @@
 //!
 //! Data goes to stdout, words to stderr. Exit codes: 0 done, 1 not there or refused or not answered, 2 wrong usage.
 
+/// Words on stderr, like `eprintln!`, which panics when nobody reads them any more.
+macro_rules! say {
+    ($($words:tt)*) => { $crate::output::say(&format!($($words)*)) };
+}
+
 mod args;
 mod audit;
 mod backup;
 mod bans;
 mod cluster;
 mod commands;
+mod contexts;
 mod credentials;
+mod diff;
+mod document;
+mod edit;
 mod endpoints;
 mod export;
 #[cfg(any(test, feature = "fuzzing"))]
 pub mod fuzzing;
+mod health;
 mod import;
 mod json;
 mod keys;
+mod man;
 mod output;
 mod pages;
+mod place;
 #[cfg(test)]
 #[path = "../../.ci/fuzz/replay.rs"]
 mod replay;
 mod roles;
+mod schema;
 mod scope;
+mod settings;
 mod status;
 mod tls;
 mod tokens;
+mod txn;
 mod view;
 mod watch;
+mod yaml;
 
 use std::fmt;
 use std::io;
@@ -62,7 +78,7 @@ fn report(error: &anyhow::Error) -> u8 {
     if broken_pipe {
         return 0;
     }
-    eprintln!("error: {error:#}");
+    say!("error: {error:#}");
     exit_code(error)
 }
 

@@ -1,19 +1,76 @@
 //! Prints data on stdout in the form the user chose. Text from the cluster is made harmless for a terminal in tables;
 //! JSON and YAML carry it as it is.
 
-use std::io::{self, IsTerminal as _, Write as _};
+use std::ffi::OsString;
+use std::io::{self, IsTerminal as _, Read as _, Write as _};
 
 use anyhow::Context as _;
 use comfy_table::{ContentArrangement, Table, presets};
 use serde::Serialize;
 
-use crate::args::Format;
+use crate::args::{Color, Format};
+use crate::{Usage, yaml};
 
 const CELL_CHARS_MAX: usize = 100;
 
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Output {
     pub(crate) format: Format,
+    /// Whether what is printed on stdout may be coloured.
+    pub(crate) paint: Paint,
+}
+
+/// Colours, or the lack of them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Paint(pub(crate) bool);
+
+impl Paint {
+    pub(crate) fn stdout(when: Color) -> Self {
+        Self::on(when, io::stdout().is_terminal(), std::env::var_os)
+    }
+
+    pub(crate) fn stderr(when: Color) -> Self {
+        Self::on(when, io::stderr().is_terminal(), std::env::var_os)
+    }
+
+    fn on(
+        when: Color,
+        terminal: bool,
+        variable: impl Fn(&'static str) -> Option<OsString>,
+    ) -> Self {
+        // https://no-color.org: any value but an empty one.
+        let set = |name| variable(name).filter(|value| !value.is_empty());
+        let dumb = set("TERM").is_some_and(|term| term == "dumb");
+        Self(match when {
+            Color::Always => true,
+            Color::Never => false,
+            Color::Auto => terminal && set("NO_COLOR").is_none() && !dumb,
+        })
+    }
+
+    pub(crate) fn good(self, text: &str) -> String {
+        self.code("32", text)
+    }
+
+    pub(crate) fn bad(self, text: &str) -> String {
+        self.code("31", text)
+    }
+
+    pub(crate) fn warn(self, text: &str) -> String {
+        self.code("33", text)
+    }
+
+    pub(crate) fn faint(self, text: &str) -> String {
+        self.code("36", text)
+    }
+
+    pub(crate) fn strong(self, text: &str) -> String {
+        self.code("1", text)
+    }
+
+    fn code(self, code: &str, text: &str) -> String {
+        if self.0 { format!("\u{1b}[{code}m{text}\u{1b}[0m") } else { text.to_owned() }
+    }
 }
 
 impl Output {
@@ -44,14 +101,9 @@ impl Output {
     }
 }
 
-/// Goes through a JSON value: raw JSON text means something to serde_json only.
+/// Goes through JSON text: it keeps numbers as they are written.
 fn yaml<T: Serialize>(data: &T) -> anyhow::Result<String> {
-    let value = serde_json::to_value(data)?;
-    let mut text = serde_saphyr::to_string(&value).context("cannot write this as YAML")?;
-    if !text.ends_with('\n') {
-        text.push('\n');
-    }
-    Ok(text)
+    Ok(yaml::write(&serde_json::value::to_raw_value(data)?))
 }
 
 /// Writes a line to stdout.
@@ -68,11 +120,48 @@ pub(crate) fn write(text: &str) -> anyhow::Result<()> {
         .context("cannot write to stdout")
 }
 
+/// Words on stderr. Nobody reads them when it is closed, which is no fault.
+pub(crate) fn say(text: &str) {
+    let _unread = writeln!(io::stderr().lock(), "{text}");
+}
+
 /// Words for the person at the terminal; left out when nobody is there to read them.
 pub(crate) fn remark(text: &str) {
     if io::stderr().is_terminal() {
-        eprintln!("{text}");
+        say(text);
     }
+}
+
+/// Asks on the terminal; no without one, or when it is closed.
+pub(crate) fn confirm(question: &str) -> anyhow::Result<bool> {
+    if !(io::stdin().is_terminal() && io::stderr().is_terminal()) {
+        return Ok(false);
+    }
+    let mut stderr = io::stderr().lock();
+    write!(stderr, "{question} [y/N] ").and_then(|()| stderr.flush()).context("cannot ask")?;
+    let mut answer = String::new();
+    io::stdin().read_line(&mut answer).context("cannot read the answer")?;
+    Ok(matches!(answer.trim().to_ascii_lowercase().as_str(), "y" | "yes"))
+}
+
+/// The bytes of a file that was named on the command line, or of stdin for `-`.
+///
+/// # Errors
+/// When it cannot be read, or is larger than `limit` bytes.
+pub(crate) fn read_file(file: &str, limit: u64) -> anyhow::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    if file == "-" {
+        let mut input = io::stdin().lock().take(limit + 1);
+        input.read_to_end(&mut bytes).context("cannot read stdin")?;
+    } else {
+        let wrong = |error| Usage(format!("cannot read {file}: {error}"));
+        let opened = std::fs::File::open(file).map_err(wrong)?;
+        opened.take(limit + 1).read_to_end(&mut bytes).map_err(wrong)?;
+    }
+    if bytes.len() as u64 > limit {
+        return Err(Usage(format!("{file}: is larger than {limit} bytes")).into());
+    }
+    Ok(bytes)
 }
 
 /// An empty table with these columns.
@@ -85,6 +174,17 @@ pub(crate) fn table(header: &[&str]) -> Table {
     }
     table.set_header(header.iter().copied());
     table
+}
+
+/// So many entries, in words.
+pub(crate) fn entries(count: usize) -> String {
+    if count == 1 { "1 entry".to_owned() } else { format!("{count} entries") }
+}
+
+/// Text of several lines for a terminal: no control characters but line breaks.
+pub(crate) fn harmless(text: &str) -> String {
+    let shown = |char: char| if char.is_control() && char != '\n' { '\u{fffd}' } else { char };
+    text.chars().map(shown).collect()
 }
 
 fn render(table: Table) -> String {
@@ -128,6 +228,36 @@ mod tests {
         let text = yaml(&data).unwrap();
         let back: serde_json::Value = serde_saphyr::from_str(&text).unwrap();
         assert_eq!(back, data, "{text}");
+    }
+
+    #[test]
+    fn colours_are_asked_for_or_belong_to_a_terminal() {
+        let on = |when, terminal, set: Option<(&str, &str)>| {
+            let variable = |name| {
+                set.filter(|(known, _)| *known == name).map(|(_, value)| OsString::from(value))
+            };
+            Paint::on(when, terminal, variable).0
+        };
+        assert!(on(Color::Auto, true, None) && !on(Color::Auto, false, None));
+        assert!(!on(Color::Auto, true, Some(("NO_COLOR", "1"))));
+        assert!(on(Color::Auto, true, Some(("NO_COLOR", ""))), "an empty one says nothing");
+        assert!(!on(Color::Auto, true, Some(("TERM", "dumb"))));
+        assert!(on(Color::Always, false, Some(("NO_COLOR", "1"))), "asked for in so many words");
+        assert!(!on(Color::Never, true, None));
+        assert_eq!(Paint(true).bad("x"), "\u{1b}[31mx\u{1b}[0m");
+        assert_eq!(Paint(false).bad("x"), "x");
+    }
+
+    #[test]
+    fn a_file_that_is_too_large_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("f");
+        std::fs::write(&path, "12345").unwrap();
+        let path = path.to_str().unwrap();
+        assert_eq!(read_file(path, 5).unwrap(), b"12345");
+        let error = read_file(path, 4).unwrap_err();
+        assert!(error.is::<Usage>() && error.to_string().contains("4 bytes"), "{error}");
+        assert!(read_file("/no/such/file", 9).unwrap_err().is::<Usage>());
     }
 
     #[test]

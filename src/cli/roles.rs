@@ -97,7 +97,7 @@ pub(crate) async fn run(
         }
         Roles::Delete { name } => {
             client.delete_role(v1::DeleteRoleRequest { name: name.clone() }).await?;
-            eprintln!("role {} is deleted", cell(&name));
+            say!("role {} is deleted", cell(&name));
             Ok(())
         }
     }

@@ -69,7 +69,7 @@ pub(crate) async fn run(
         }
         Tokens::Revoke { id } => {
             client.revoke_token(v1::RevokeTokenRequest { id: id.clone() }).await?;
-            eprintln!("token {} is revoked", cell(&id));
+            say!("token {} is revoked", cell(&id));
             Ok(())
         }
     }
@@ -100,7 +100,7 @@ async fn create(
     } else {
         output.print(&view, |view| tokens_table(std::slice::from_ref(&view.info)))?;
     }
-    eprintln!("{words}");
+    say!("{words}");
     Ok(())
 }
 

@@ -5,7 +5,7 @@ use llm_config_client::{Client, v1};
 use serde::Serialize;
 
 use crate::args;
-use crate::output::{Output, cell};
+use crate::output::{Output, Paint, cell};
 use crate::view::EntryView;
 
 #[derive(Debug, Serialize)]
@@ -23,17 +23,18 @@ pub(crate) async fn run(
     output: Output,
 ) -> anyhow::Result<()> {
     let mut watch = client.watch(v1::WatchRequest {
-        namespace: args.namespace,
+        // Neither of the two means every namespace.
+        namespace: args.namespace.unwrap_or_default(),
+        namespace_prefix: args.namespace_prefix.unwrap_or_default(),
         prefix: args.prefix,
         environment: environment.unwrap_or_default(),
         from_revision: args.from_revision,
-        namespace_prefix: String::new(),
     });
     while let Some(response) = watch.next().await {
         let response = response?;
         for event in response.events {
             if let Some(view) = view(response.revision, event)? {
-                output.print_one_of_many(&view, text)?;
+                output.print_one_of_many(&view, |view| text(view, output.paint))?;
             }
         }
     }
@@ -52,14 +53,14 @@ fn view(revision: u64, event: v1::WatchEvent) -> anyhow::Result<Option<EventView
     Ok(Some(EventView { revision, event: name, entry }))
 }
 
-fn text(view: &EventView) -> String {
+fn text(view: &EventView, paint: Paint) -> String {
     let entry = &view.entry;
+    let event = if view.event == "delete" { paint.bad(view.event) } else { paint.good(view.event) };
     let line = format!(
-        "{} {} {} {} {} v{} {}",
+        "{} {event} {} {} {} v{} {}",
         view.revision,
-        view.event,
-        entry.namespace,
-        entry.environment,
+        cell(&entry.namespace),
+        cell(&entry.environment),
         cell(&entry.key),
         entry.version,
         cell(entry.value_text()),
@@ -88,9 +89,9 @@ mod tests {
     #[test]
     fn a_change_is_one_line() {
         let set = view(7, event(Kind::Set, "0.20")).unwrap().unwrap();
-        assert_eq!(text(&set), "7 set n base k v3 0.20");
+        assert_eq!(text(&set, Paint(false)), "7 set n base k v3 0.20");
         let delete = view(8, event(Kind::Delete, "")).unwrap().unwrap();
-        assert_eq!(text(&delete), "8 delete n base k v3");
+        assert_eq!(text(&delete, Paint(false)), "8 delete n base k v3");
         assert!(serde_json::to_string(&set).unwrap().contains("\"value\":0.20"));
     }
 

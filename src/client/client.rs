@@ -384,7 +384,7 @@ pub(crate) async fn open_watch(
 }
 
 /// Gives a write its idempotency key: the caller's, or a fresh one that sorts by time.
-fn write_effect(idempotency_key: &mut String) -> Effect {
+pub(crate) fn write_effect(idempotency_key: &mut String) -> Effect {
     if idempotency_key.is_empty() {
         *idempotency_key = uuid::Uuid::now_v7().to_string();
     }

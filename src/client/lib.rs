@@ -66,6 +66,7 @@ mod options;
 #[path = "../../.ci/fuzz/replay.rs"]
 mod replay;
 mod retry;
+mod schema;
 mod security;
 mod tls;
 mod token;
@@ -76,6 +77,7 @@ pub use client::Client;
 pub use error::{Error, Rejection};
 pub use llm_config_proto::v1;
 pub use options::Options;
+pub use schema::Export;
 pub use tls::TlsOptions;
 pub use token::Token;
 pub use watch::Watch;

@@ -1,6 +1,7 @@
 //! The program itself, run as a process: what it writes, prints and exits with.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test stops at the first surprise")]
 
+mod cases;
 mod store;
 
 use std::process::{Output, Stdio};
@@ -12,13 +13,19 @@ use tokio::process::Command;
 
 const ENTRIES: u64 = 350;
 
-fn command(store: &Store, line: &str) -> Command {
+pub(crate) fn command(store: &Store, line: &str) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_llm-config"));
     command
         .args(line.split_whitespace())
         .env("LLM_CONFIG_ENDPOINTS", store.address.to_string())
         .env_remove("LLM_CONFIG_TOKEN")
         .env_remove("LLM_CONFIG_TOKEN_FILE")
+        .env_remove("LLM_CONFIG_CONTEXT")
+        // No contexts of whoever runs the tests.
+        .env("LLM_CONFIG_FILE", "/nonexistent/config.yaml")
+        .env_remove("NO_COLOR")
+        .env_remove("VISUAL")
+        .env("EDITOR", "false")
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
@@ -26,7 +33,7 @@ fn command(store: &Store, line: &str) -> Command {
     command
 }
 
-async fn run(store: &Store, line: &str, stdin: &str) -> Output {
+pub(crate) async fn run(store: &Store, line: &str, stdin: &str) -> Output {
     let mut child = command(store, line).spawn().unwrap();
     let mut input = child.stdin.take().unwrap();
     input.write_all(stdin.as_bytes()).await.unwrap();
@@ -34,12 +41,12 @@ async fn run(store: &Store, line: &str, stdin: &str) -> Output {
     child.wait_with_output().await.unwrap()
 }
 
-fn text(bytes: &[u8]) -> String {
+pub(crate) fn text(bytes: &[u8]) -> String {
     String::from_utf8(bytes.to_vec()).unwrap()
 }
 
 /// More than three pages, with names and numbers that are easily mangled.
-fn document() -> String {
+pub(crate) fn document() -> String {
     let lines: Vec<String> = (0..ENTRIES)
         .map(|i| format!("  \"bedrock/us.model-{i:04}:0\": {{\"price\":{i}.10,\"big\":9007199254740993{i},\"e\":2.50E-7}}"))
         .collect();
@@ -51,20 +58,35 @@ async fn import_then_export_gives_the_same_text() {
     let store = Store::start().await;
     let import = run(&store, "import - --namespace models --env prod", &document()).await;
     assert!(import.status.success(), "{}", text(&import.stderr));
-    assert!(text(&import.stderr).contains("350 written, 0 unchanged, 0 failed"));
+    assert!(
+        text(&import.stderr)
+            .contains("350 added, 0 changed, 0 deleted, 0 unchanged, at revision 1")
+    );
     assert!(import.stdout.is_empty(), "words do not belong on stdout");
 
     let export = run(&store, "export --namespace models --env prod", "").await;
     assert_eq!(text(&export.stdout), document());
+    assert!(text(&export.stderr).contains("350 entries of \"models\" (prod) at revision 1"));
+
+    // As YAML and back: every number as it was written.
+    let (yaml, _) = done(&store, "export --namespace models --env prod --output yaml", "").await;
+    done(&store, "import - --namespace copy --env prod --format yaml", &yaml).await;
+    let copy = run(&store, "export --namespace copy --env prod", "").await;
+    let compact = document().replace(": {", ":{");
+    assert_eq!(text(&copy.stdout).replace(": {", ":{"), compact);
 }
 
 #[tokio::test]
 async fn an_import_that_loses_answers_writes_nothing_twice() {
     let store = Store::start().await;
-    store.lose_every(20);
-    let import = run(&store, "import - --namespace models", &document()).await;
-    assert!(import.status.success(), "{}", text(&import.stderr));
-    assert_eq!(store.revision(), ENTRIES);
+    store.lose_every(2);
+    for version in [1, 2] {
+        let document = document().replace("2.50E-7", &format!("{version}E-7"));
+        let import = run(&store, "import - --namespace models", &document).await;
+        assert!(import.status.success(), "{}", text(&import.stderr));
+        assert_eq!(store.revision(), version, "one change for all entries");
+    }
+    assert_eq!(store.entry("models", "bedrock/us.model-0007:0").unwrap().version, 2);
 }
 
 #[tokio::test]
@@ -74,22 +96,22 @@ async fn a_second_import_writes_only_what_differs() {
     let changed = document().replace("\"price\":7.10", "\"price\":7.1");
     let again = run(&store, "import - --namespace models", &changed).await;
     assert!(
-        text(&again.stderr).contains("1 written, 349 unchanged, 0 failed"),
+        text(&again.stderr).contains("0 added, 1 changed, 0 deleted, 349 unchanged"),
         "{}",
         text(&again.stderr)
     );
-    assert_eq!(store.revision(), ENTRIES + 1);
+    assert_eq!(store.revision(), 2);
 }
 
 #[tokio::test]
-async fn an_entry_that_is_refused_fails_the_import_but_not_the_others() {
+async fn an_entry_that_is_refused_fails_the_import_as_a_whole() {
     let store = Store::start().await;
     store.refuse("b");
     let import = run(&store, "import - --namespace n", "{\"a\":1,\"b\":2,\"c\":3}").await;
     assert_eq!(import.status.code(), Some(1));
     let words = text(&import.stderr);
-    assert!(words.contains("2 written, 0 unchanged, 1 failed"), "{words}");
-    assert!(words.contains("\"b\": INVALID_ARGUMENT"), "{words}");
+    assert!(words.contains("were not written") && words.contains("INVALID_ARGUMENT"), "{words}");
+    assert_eq!(store.revision(), 0);
 }
 
 #[tokio::test]
@@ -168,13 +190,13 @@ async fn the_members_are_listed_and_changed() {
 }
 
 /// The program ends well; what it printed, and its words.
-async fn done(store: &Store, line: &str, stdin: &str) -> (String, String) {
+pub(crate) async fn done(store: &Store, line: &str, stdin: &str) -> (String, String) {
     let output = run(store, line, stdin).await;
     assert!(output.status.success(), "{line}: {}", text(&output.stderr));
     (text(&output.stdout), text(&output.stderr))
 }
 
-async fn json(store: &Store, line: &str) -> serde_json::Value {
+pub(crate) async fn json(store: &Store, line: &str) -> serde_json::Value {
     serde_json::from_str(&done(store, &format!("{line} --output json"), "").await.0).unwrap()
 }
 
@@ -316,11 +338,11 @@ async fn secrets_are_shown_on_request_and_neither_exported_nor_overwritten_by_th
 
     let masked = "{\"key\":\"********\",\"plain\":2}";
     let (_, words) = done(&store, "import - --namespace n", masked).await;
-    assert!(words.contains("1 written") && words.contains("1 masked"), "{words}");
+    assert!(words.contains("1 changed") && words.contains("1 masked"), "{words}");
     assert_eq!(done(&store, "get n key --reveal", "").await.0, "\"hunter2\"\n");
     let unknown = run(&store, "import - --namespace other", masked).await;
     assert_eq!(unknown.status.code(), Some(1));
-    assert!(text(&unknown.stderr).contains("\"key\": the file has the mask"));
+    assert!(text(&unknown.stderr).contains("the mask of a secret and not its value for \"key\""));
 
     done(&store, "import - --namespace n", "{\"key\":\"hunter3\"}").await;
     assert_eq!(done(&store, "get n key", "").await.0, "\"********\"\n", "it stays a secret");
@@ -336,6 +358,15 @@ async fn a_reader_that_leaves_early_is_no_fault() {
     drop(child.stdout.take());
     let output = child.wait_with_output().await.unwrap();
     assert_eq!((output.status.code(), text(&output.stderr)), (Some(0), String::new()));
+}
+
+#[tokio::test]
+async fn a_backup_is_checked_from_stdin_too() {
+    let store = Store::start().await;
+    let broken = run(&store, "backup verify -", "no backup").await;
+    assert_eq!(broken.status.code(), Some(1), "{}", text(&broken.stderr));
+    assert!(text(&broken.stderr).starts_with("error: -: "), "{}", text(&broken.stderr));
+    assert!(broken.stdout.is_empty());
 }
 
 #[tokio::test]

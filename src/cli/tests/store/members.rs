@@ -1,5 +1,6 @@
 //! The members of the fake cluster: a list that changes as it is told to, with node 1 as its leader.
 
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 
 use llm_config_client::v1;
@@ -13,12 +14,15 @@ pub(crate) struct Members {
     list: Arc<Mutex<Vec<v1::Member>>>,
 }
 
-fn member(id: u64, role: &str) -> v1::Member {
+/// Nobody listens where the others are said to be.
+const NOBODY: &str = "127.0.0.1:1";
+
+fn member(id: u64, role: &str, address: &str) -> v1::Member {
     v1::Member {
         id,
         role: role.to_owned(),
-        http: format!("10.0.0.{id}:8080"),
-        grpc: format!("10.0.0.{id}:50051"),
+        http: address.to_owned(),
+        grpc: address.to_owned(),
         raft: format!("10.0.0.{id}:50061"),
         reachable: true,
         matched_index: Some(7),
@@ -27,8 +31,13 @@ fn member(id: u64, role: &str) -> v1::Member {
 }
 
 impl Members {
-    pub(crate) fn new() -> Self {
-        let list = vec![member(1, "leader"), member(2, "follower"), member(3, "follower")];
+    /// Node 1 is at this address.
+    pub(crate) fn new(address: SocketAddr) -> Self {
+        let list = vec![
+            member(1, "leader", &address.to_string()),
+            member(2, "follower", NOBODY),
+            member(3, "follower", NOBODY),
+        ];
         Self { list: Arc::new(Mutex::new(list)) }
     }
 
@@ -71,7 +80,7 @@ impl ClusterService for Members {
             http: add.http,
             grpc: add.grpc,
             raft: add.raft,
-            ..member(add.id, "learner")
+            ..member(add.id, "learner", "")
         });
         found(v1::MemberAddResponse { members: self.all() })
     }

@@ -1,6 +1,7 @@
-//! Reads the imported object. JSON values keep their text; YAML has none to keep, its values become JSON.
+//! Reads documents from files: JSON keeps its text, YAML becomes JSON without rounding a number.
 
-use std::collections::{BTreeMap, HashSet};
+use std::borrow::Cow;
+use std::collections::HashSet;
 use std::fmt;
 
 use anyhow::{Context as _, bail};
@@ -8,6 +9,7 @@ use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
 use crate::args::FileFormat;
+use crate::yaml;
 
 pub(crate) type Entries = Vec<(String, Box<RawValue>)>;
 
@@ -17,14 +19,24 @@ pub(crate) fn parse(
     format: Option<FileFormat>,
     name: &str,
 ) -> anyhow::Result<Entries> {
+    let text = json(text, format, name)?;
+    let object: Object = serde_json::from_str(&text).context("not an object key -> value")?;
+    Ok(object.0)
+}
+
+/// The document in a file as JSON text, whichever of the two it is; numbers keep their text.
+pub(crate) fn json<'a>(
+    text: &'a [u8],
+    format: Option<FileFormat>,
+    name: &str,
+) -> anyhow::Result<Cow<'a, str>> {
     let text = std::str::from_utf8(text).context("is not UTF-8 text")?;
     match format.unwrap_or_else(|| guess(text, name)) {
-        FileFormat::Json => {
-            let object: Object =
-                serde_json::from_str(text).context("not a JSON object key -> value")?;
-            Ok(object.0)
+        FileFormat::Json => Ok(text.into()),
+        FileFormat::Yaml if text.trim().is_empty() => {
+            bail!("is empty; an object without entries is {{}}")
         }
-        FileFormat::Yaml => yaml(text),
+        FileFormat::Yaml => Ok(yaml::read(text)?.compact().into()),
     }
 }
 
@@ -37,31 +49,6 @@ fn guess(text: &str, name: &str) -> FileFormat {
     } else {
         FileFormat::Yaml
     }
-}
-
-fn yaml(text: &str) -> anyhow::Result<Entries> {
-    // The parser's limits are for text from strangers and would refuse a large import; the limit on aliases, which
-    // alone make a small text large, stays.
-    // Of the words for a truth value, YAML 1.2 keeps `true` and `false`: `no` is a country and `on` a word.
-    let options = serde_saphyr::options! {
-        strict_booleans: true,
-        budget: serde_saphyr::budget! {
-            max_events: usize::MAX,
-            max_nodes: usize::MAX,
-            max_total_scalar_bytes: usize::MAX,
-            max_reader_input_bytes: None,
-        },
-    };
-    let object: BTreeMap<String, serde_json::Value> =
-        serde_saphyr::from_str_with_options(text, options)
-            .context("not a YAML mapping key -> value")?;
-    if object.is_empty() && text.trim().is_empty() {
-        bail!("is empty; an object without entries is {{}}");
-    }
-    object
-        .into_iter()
-        .map(|(key, value)| Ok((key, serde_json::value::to_raw_value(&value)?)))
-        .collect()
 }
 
 /// A JSON object in its order, refusing a key that comes twice: one of the two values would silently be lost.
