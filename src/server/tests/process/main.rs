@@ -17,6 +17,7 @@ mod canary_scan;
 mod cli_args;
 mod cluster;
 mod disk_full;
+mod examples;
 mod exit;
 mod forms;
 mod import;
