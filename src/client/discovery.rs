@@ -68,7 +68,8 @@ impl Discovery {
         turn.running = true;
         let delay = turn.due.saturating_duration_since(now);
         let (nodes, bearer) = (Arc::clone(nodes), bearer.cloned());
-        let (mine, interval, timeout) = (Arc::clone(&self.turn), self.interval, self.answer_timeout);
+        let (mine, interval, timeout) =
+            (Arc::clone(&self.turn), self.interval, self.answer_timeout);
         let task = tokio::spawn(async move {
             tokio::time::sleep(delay).await;
             let told = members(&nodes, bearer.as_deref(), timeout).await;
@@ -107,9 +108,9 @@ async fn members(nodes: &Nodes, bearer: Option<&Bearer>, timeout: Duration) -> T
         match ask(node, bearer, timeout).await {
             Ok(status) => return Told::Members(status),
             // What may not be asked here may not be asked elsewhere.
-            Err(
-                Some(Code::PermissionDenied | Code::Unauthenticated | Code::Unimplemented),
-            ) => return Told::Refused,
+            Err(Some(Code::PermissionDenied | Code::Unauthenticated | Code::Unimplemented)) => {
+                return Told::Refused;
+            }
             Err(Some(_)) => {}
             Err(None) => nodes.silent(&address),
         }

@@ -58,11 +58,7 @@ impl Namespace {
     /// One entry of it, to be named in a [`Transaction`](crate::Transaction).
     #[must_use]
     pub fn key(&self, key: impl Into<String>) -> Key {
-        Key {
-            namespace: Arc::clone(&self.name),
-            environment: self.environment,
-            key: key.into(),
-        }
+        Key { namespace: Arc::clone(&self.name), environment: self.environment, key: key.into() }
     }
 
     pub(crate) fn environment_name(&self) -> String {

@@ -595,9 +595,8 @@ mod tests {
     #[tokio::test]
     async fn hostile_lists_of_members_are_bounded_and_checked() {
         let nodes = nodes(&["a:1"]);
-        let many: Vec<Member> = (1..1000)
-            .map(|id| Member { id, address: format!("m{id}:1"), votes: true })
-            .collect();
+        let many: Vec<Member> =
+            (1..1000).map(|id| Member { id, address: format!("m{id}:1"), votes: true }).collect();
         nodes.learn_members(&many);
         assert!(nodes.lock().nodes.len() <= 1 + LEARNED_MAX);
         nodes.learn_members(&members(&[(1, "u@x:1"), (2, "http://x:1"), (3, "x"), (0, "y:1")]));

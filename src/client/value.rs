@@ -127,11 +127,10 @@ pub(crate) fn decode_namespace<T: DeserializeOwned>(
         };
         let at_value = values.iter().find(|value| value.key == key);
         // Without a key it may be any of them.
-        let secret = at_value.map_or_else(
-            || values.iter().any(|value| value.secret),
-            |value| value.secret,
-        );
-        let path = if secret && at_value.is_some() { key.clone() } else { error.path().to_string() };
+        let secret =
+            at_value.map_or_else(|| values.iter().any(|value| value.secret), |value| value.secret);
+        let path =
+            if secret && at_value.is_some() { key.clone() } else { error.path().to_string() };
         Error::Deserialize {
             namespace: namespace.to_owned(),
             key: if at_value.is_some() { key } else { String::new() },
@@ -162,7 +161,8 @@ fn read<T: DeserializeOwned>(
 ) -> Result<T, serde_path_to_error::Error<serde_json::Error>> {
     let mut deserializer = serde_json::Deserializer::from_slice(text);
     let mut track = serde_path_to_error::Track::new();
-    let value = T::deserialize(serde_path_to_error::Deserializer::new(&mut deserializer, &mut track));
+    let value =
+        T::deserialize(serde_path_to_error::Deserializer::new(&mut deserializer, &mut track));
     let value = value.and_then(|value| deserializer.end().map(|()| value));
     value.map_err(|error| serde_path_to_error::Error::new(track.path(), error))
 }

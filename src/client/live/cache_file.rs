@@ -131,7 +131,8 @@ impl CacheFile {
         if let Some(key) = &self.key {
             let failed = |_| "the values could not be encrypted".to_owned();
             let key = RandomizedNonceKey::new(&AES_256_GCM, &key.0).map_err(failed)?;
-            let nonce = key.seal_in_place_append_tag(Aad::from(&bytes), &mut body).map_err(failed)?;
+            let nonce =
+                key.seal_in_place_append_tag(Aad::from(&bytes), &mut body).map_err(failed)?;
             body.splice(0..0, *nonce.as_ref());
         }
         bytes.extend(u64::try_from(body.len()).unwrap_or(u64::MAX).to_be_bytes());
@@ -189,7 +190,8 @@ impl CacheFile {
             }
             None => body,
         };
-        let values = ResolveResponse::decode(body).map_err(|_| damaged("its values are damaged"))?;
+        let values =
+            ResolveResponse::decode(body).map_err(|_| damaged("its values are damaged"))?;
         if values.namespace != self.namespace || values.environment != self.environment {
             return Err(damaged("its values are of another namespace"));
         }
@@ -226,7 +228,13 @@ impl<'a> Reader<'a> {
         let flags = *self.take(1)?.first()?;
         let saved_at_ms = self.number()?;
         self.number()?;
-        Some(Header { format, flags, saved_at_ms, namespace: self.text()?, environment: self.text()? })
+        Some(Header {
+            format,
+            flags,
+            saved_at_ms,
+            namespace: self.text()?,
+            environment: self.text()?,
+        })
     }
 
     fn take(&mut self, length: usize) -> Option<&'a [u8]> {

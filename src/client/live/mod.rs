@@ -201,8 +201,9 @@ impl<T> Live<T> {
         match (&self.cache_file, &self.cache_key) {
             (Some(_), None) if self.reveal => Err(Error::InvalidArgument {
                 field: "cache_key",
-                reason: "secrets that are revealed are cached encrypted only; give a key of 32 bytes"
-                    .to_owned(),
+                reason:
+                    "secrets that are revealed are cached encrypted only; give a key of 32 bytes"
+                        .to_owned(),
             }),
             (None, Some(_)) => Err(Error::InvalidArgument {
                 field: "cache_key",
