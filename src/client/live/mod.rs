@@ -511,7 +511,11 @@ async fn catch_up<T: DeserializeOwned>(
     }
     match State::of(&answer, Source::Node) {
         Ok(fresh) => {
-            let cache_problem = reader.save(answer).await;
+            // A file that is left as it is stays a problem.
+            let cache_problem = match &reader.file {
+                Some(_) => reader.save(answer).await,
+                None => state.borrow().cache_problem.clone(),
+            };
             tracing::info!(revision, "the live configuration has new values");
             state.send_replace(State { cache_problem, ..fresh });
         }

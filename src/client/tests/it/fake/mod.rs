@@ -73,6 +73,8 @@ pub(crate) struct Extra {
     pub schemas_got: Vec<v1::GetSchemaRequest>,
     /// What a get answers instead of a `1`.
     pub entry: Option<Entry>,
+    /// Linearizable reads of a namespace are refused.
+    pub no_leader: bool,
     /// Keys of the writes that were done.
     pub effects: BTreeSet<String>,
     /// Who this node says that it is, and who the members are.
@@ -468,6 +470,12 @@ impl ConfigService for Fake {
         let values = {
             let mut state = self.state.lock().unwrap();
             state.extra.resolved.push(request.clone());
+            let linearizable = request
+                .read
+                .is_some_and(|read| read.consistency() == v1::Consistency::Linearizable);
+            if linearizable && state.extra.no_leader {
+                return Err(refusal("NO_LEADER", None));
+            }
             let mut values: Vec<_> = state.live.values.values().cloned().collect();
             for value in values.iter_mut().filter(|value| value.secret && !request.reveal) {
                 value.value = "\"********\"".into();
@@ -489,7 +497,7 @@ impl ConfigService for Fake {
     ) -> Result<Response<v1::TxnResponse>, Status> {
         let answer = self.extra(|extra| {
             extra.txned.push(request.into_inner());
-            extra.txns.pop_front()
+            extra.txns.front().cloned()
         });
         self.play(|_| answer.unwrap_or_default()).await
     }

@@ -90,7 +90,7 @@ async fn carry(
             return;
         }
         let open = mode != Mode::HalfOpen;
-        let piece = if mode == Mode::Stutter { 7 } else { down.len() };
+        let piece = if mode == Mode::Stutter { 61 } else { down.len() };
         let carried = tokio::select! {
             changed = state.changed() => {
                 if changed.is_err() { return }
