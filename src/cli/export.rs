@@ -77,19 +77,11 @@ pub(crate) async fn snapshot(
         environment: environment.to_owned(),
         read: Some(linearizable),
     };
-    let mut export = client.export(request).await?;
-    let mut snapshot = Snapshot::default();
-    while let Some(response) = export.next().await? {
-        anyhow::ensure!(
-            snapshot.revision == 0 || snapshot.revision == response.revision,
-            "the node exported two revisions as one; is it of another version?"
-        );
-        snapshot.revision = response.revision;
-        for entry in response.items {
-            let value =
-                raw(&entry.value).with_context(|| format!("the value of {:?}", entry.key))?;
-            snapshot.entries.insert(entry.key.clone(), Current { entry, value });
-        }
+    let export = client.export(request).await?;
+    let mut snapshot = Snapshot { revision: export.revision, ..Snapshot::default() };
+    for entry in export.entries {
+        let value = raw(&entry.value).with_context(|| format!("the value of {:?}", entry.key))?;
+        snapshot.entries.insert(entry.key.clone(), Current { entry, value });
     }
     Ok(snapshot)
 }

@@ -8,7 +8,9 @@ use std::time::{Duration, Instant};
 use tonic::metadata::MetadataMap;
 use tonic::transport::Channel;
 use tonic::{Request, Response, Status};
+use tracing::Instrument as _;
 
+use crate::discovery::Discovery;
 use crate::error::{Error, Rejection};
 use crate::nodes::Nodes;
 use crate::options::Options;
@@ -29,10 +31,12 @@ pub struct Client {
 
 #[derive(Debug)]
 struct Shared {
-    nodes: Nodes,
+    nodes: Arc<Nodes>,
     options: Options,
     /// What the nodes are shown, when there is something to show.
-    bearer: Option<Bearer>,
+    bearer: Option<Arc<Bearer>>,
+    /// Absent when members are not followed.
+    discovery: Option<Discovery>,
     /// The highest revision seen in any answer.
     revision: AtomicU64,
 }
@@ -96,12 +100,17 @@ impl Client {
         endpoints: impl IntoIterator<Item = E>,
         options: Options,
     ) -> Result<Self, Error> {
+        let bearer = options.token.as_ref().map(Bearer::new).transpose()?;
+        let follow = options.follow_leader && options.follow_members;
+        let discovery =
+            follow.then(|| Discovery::new(options.members_interval, options.attempt_timeout));
         Ok(Self {
             shared: Arc::new(Shared {
-                nodes: Nodes::new(endpoints, &options)?,
-                bearer: options.token.as_ref().map(Bearer::new).transpose()?,
+                nodes: Arc::new(Nodes::new(endpoints, &options)?),
+                bearer: bearer.map(Arc::new),
+                discovery,
+                revision: AtomicU64::new(options.starting_revision),
                 options,
-                revision: AtomicU64::new(0),
             }),
         })
     }
@@ -226,6 +235,23 @@ impl Client {
         F: Fn(Channel, Request<Req>) -> Fut,
         Fut: Future<Output = Result<Response<Resp>, Status>>,
     {
+        // The message's name says which call it is, and nothing of what is in it.
+        let message = std::any::type_name::<Req>().rsplit("::").next().unwrap_or_default();
+        let span = tracing::debug_span!("llm_config_call", message);
+        self.attempts(effect, request, attempt).instrument(span).await
+    }
+
+    async fn attempts<Req, Resp, F, Fut>(
+        &self,
+        effect: &Effect,
+        request: Req,
+        attempt: F,
+    ) -> Result<Response<Resp>, Error>
+    where
+        Req: Clone,
+        F: Fn(Channel, Request<Req>) -> Fut,
+        Fut: Future<Output = Result<Response<Resp>, Status>>,
+    {
         let options = &self.shared.options;
         let deadline = Instant::now() + options.timeout;
         let mut lost = false;
@@ -254,6 +280,8 @@ impl Client {
             // Jitter on top, so that callers who were told the same time do not come back together.
             let pause = wait + backoff(failures);
             failures = failures.saturating_add(1);
+            let pause_ms = u64::try_from(pause.as_millis()).unwrap_or(u64::MAX);
+            tracing::debug!(failures, pause_ms, %reason, "an attempt failed");
             if Instant::now() + pause >= deadline {
                 return Err(unanswered(effect, lost, reason));
             }
@@ -287,6 +315,7 @@ impl Client {
         if let Some(shown) = shown {
             request.metadata_mut().insert("authorization", shown.value.clone());
         }
+        tracing::trace!(node = %node.address, "an attempt");
         let failure = match tokio::time::timeout(budget, attempt(node.channel, request)).await {
             Ok(Ok(response)) => {
                 nodes.answered(&node.address);
@@ -294,6 +323,7 @@ impl Client {
                     bearer.accepted(shown);
                 }
                 self.observe(response.metadata());
+                self.keep_up();
                 return Ok(response);
             }
             Ok(Err(status)) => {
@@ -316,9 +346,16 @@ impl Client {
         Err(failure.at(&node.address))
     }
 
+    /// A node has just answered: a good time to ask who the others are.
+    pub(crate) fn keep_up(&self) {
+        if let Some(discovery) = &self.shared.discovery {
+            discovery.keep_up(&self.shared.nodes, self.shared.bearer.as_ref());
+        }
+    }
+
     /// What to show the nodes now.
     pub(crate) fn shown(&self) -> Option<Shown> {
-        self.shared.bearer.as_ref().map(Bearer::shown)
+        self.shared.bearer.as_deref().map(Bearer::shown)
     }
 
     /// Whether there is something else to show by now than this, which was refused.
@@ -371,7 +408,7 @@ impl Client {
     }
 }
 
-fn config(channel: Channel) -> ConfigServiceClient<Channel> {
+pub(crate) fn config(channel: Channel) -> ConfigServiceClient<Channel> {
     ConfigServiceClient::new(channel).max_decoding_message_size(ANSWER_BYTES_MAX)
 }
 

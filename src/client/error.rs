@@ -29,6 +29,50 @@ pub enum Error {
         /// How it ended.
         reason: String,
     },
+    /// A value is there and is not what the application's type asks for.
+    #[error("{namespace}{}: the value does not fit, at `{path}`: {reason}", named(key))]
+    Deserialize {
+        /// The namespace it is in.
+        namespace: String,
+        /// Its key; empty when something is wrong with the namespace as a whole, as a field that has no key.
+        key: String,
+        /// Where in the value, like `limits.max_tokens[0]`; `.` is the whole of it.
+        path: String,
+        /// What was found and what was asked for. It may quote the value, unless that is a secret.
+        reason: String,
+    },
+    /// A value of the application cannot be written as JSON; nothing was sent.
+    #[error("{namespace}{}: the value cannot be written as JSON: {reason}", named(key))]
+    Serialize {
+        /// The namespace it was meant for.
+        namespace: String,
+        /// The key it was meant for.
+        key: String,
+        /// What is wrong.
+        reason: String,
+    },
+    /// A choice that cannot be; nothing was tried.
+    #[error("{field}: {reason}")]
+    InvalidArgument {
+        /// What was chosen.
+        field: &'static str,
+        /// What is wrong with it, and the fix.
+        reason: String,
+    },
+    /// The cache file of a live configuration cannot be read, written or trusted.
+    #[error("cache file {}: {reason}", path.display())]
+    CacheFile {
+        /// The file.
+        path: std::path::PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// What was running in the background is no more: the runtime ended, or the application's own code panicked in it.
+    #[error("{what} has stopped")]
+    Stopped {
+        /// What was running.
+        what: &'static str,
+    },
     /// A node's successful answer lacks what the API promises.
     #[error("the node's answer has no {missing}; is it of another version?")]
     Malformed {
@@ -61,6 +105,11 @@ pub enum Error {
     },
 }
 
+/// A key behind its namespace, if there is one.
+fn named(key: &str) -> String {
+    if key.is_empty() { String::new() } else { format!(" {key}") }
+}
+
 /// How to find out what became of a request.
 fn again(idempotency_key: &str) -> String {
     if idempotency_key.is_empty() {
@@ -78,11 +127,28 @@ impl Error {
             Self::NotSent { .. }
             | Self::OutcomeUnknown { .. }
             | Self::BrokenOff { .. }
+            | Self::Deserialize { .. }
+            | Self::Serialize { .. }
+            | Self::InvalidArgument { .. }
+            | Self::CacheFile { .. }
+            | Self::Stopped { .. }
             | Self::Malformed { .. }
             | Self::InvalidEndpoint { .. }
             | Self::InvalidTls { .. }
             | Self::InvalidToken { .. } => None,
         }
+    }
+
+    /// True when no node could be reached or was ready: nothing is wrong with what was asked for.
+    #[must_use]
+    pub fn is_outage(&self) -> bool {
+        matches!(self, Self::NotSent { .. } | Self::OutcomeUnknown { .. } | Self::BrokenOff { .. })
+    }
+
+    /// True when the entry has another version than the write expected.
+    #[must_use]
+    pub fn is_version_conflict(&self) -> bool {
+        self.rejection().is_some_and(|r| r.code == "VERSION_CONFLICT")
     }
 
     /// True when what was asked for does not exist.

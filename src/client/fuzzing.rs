@@ -1,4 +1,5 @@
-//! Bodies of the fuzz targets for what a node answers beside its messages: refusals, and the address of the leader.
+//! Bodies of the fuzz targets for what a node answers beside its messages (refusals, and the address of the leader), and
+//! for the cache file.
 //!
 //! Whatever a node or a proxy answers, a call ends with one of the SDK's errors. The targets are in `.ci/fuzz`; the test
 //! below runs the bodies over its inputs.
@@ -44,6 +45,11 @@ pub fn endpoint(data: &[u8]) {
     );
 }
 
+/// The cache file of a live configuration, which anybody may have written.
+pub fn cache_file(data: &[u8]) {
+    crate::live::fuzz_cache_file(data);
+}
+
 #[cfg(test)]
 mod tests {
     use crate::replay::run;
@@ -52,5 +58,6 @@ mod tests {
     fn the_inputs_of_each_target_pass() {
         run("refusal", super::refusal);
         run("endpoint", super::endpoint);
+        run("cache_file", super::cache_file);
     }
 }

@@ -55,29 +55,49 @@
 #![cfg_attr(not(test), warn(missing_docs))]
 
 mod backup;
+mod builder;
 mod client;
+mod discovery;
+mod environment;
 mod error;
+mod export;
 #[cfg(any(test, feature = "fuzzing"))]
 pub mod fuzzing;
+mod live;
 mod members;
+mod namespace;
 mod nodes;
 mod options;
+mod pages;
+mod reads;
 #[cfg(test)]
 #[path = "../../.ci/fuzz/replay.rs"]
 mod replay;
 mod retry;
-mod schema;
+mod schemas;
 mod security;
 mod tls;
 mod token;
+mod transaction;
+mod value;
 mod watch;
+mod writes;
 
 pub use backup::Backup;
+pub use builder::ClientBuilder;
 pub use client::Client;
+pub use environment::Environment;
 pub use error::{Error, Rejection};
+pub use export::Export;
+pub use live::{Config, Live, LiveStatus, Problem, Snapshot, Source};
 pub use llm_config_proto::v1;
+pub use namespace::{Key, Namespace};
 pub use options::Options;
-pub use schema::Export;
+pub use pages::{History, List, Pages};
+pub use reads::{Get, Resolve, WatchBuilder};
 pub use tls::TlsOptions;
 pub use token::Token;
+pub use transaction::{Compare, Operation, OperationResult, Transaction, TransactionOutcome};
+pub use value::{Resolved, Versioned};
 pub use watch::Watch;
+pub use writes::{Delete, Rollback, Set, Written};

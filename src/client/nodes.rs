@@ -1,9 +1,13 @@
 //! The nodes this client may talk to, who of them leads, and who is better left alone for a while.
 //!
-//! Endpoints given by the caller stay for good. Addresses of leaders learned from answers are added beside them, a
-//! bounded number. Connections are opened on first use and kept. A node that does not answer is passed over for a
+//! Endpoints given by the caller stay for good. Beside them there is room for a bounded number of addresses that the nodes
+//! name: leaders, and members. A member takes reads once it has said itself which member of the cluster it is; until then
+//! its address is hearsay. Connections are opened on first use and kept. A node that does not answer is passed over for a
 //! while that grows with its failures: a leader's address that only the nodes can reach must not cost every call.
+//!
+//! Nothing is asked here: that is done by `discovery`.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -13,8 +17,8 @@ use crate::error::Error;
 use crate::options::Options;
 use crate::tls::TlsOptions;
 
-/// Leaders' addresses remembered beside the given endpoints.
-const LEARNED_MAX: usize = 16;
+/// Addresses remembered beside the given endpoints.
+pub(crate) const LEARNED_MAX: usize = 16;
 const ADDRESS_BYTES_MAX: usize = 512;
 const SUSPECT_FIRST: Duration = Duration::from_millis(500);
 const SUSPECT_MAX: Duration = Duration::from_secs(30);
@@ -28,11 +32,24 @@ pub(crate) struct Picked {
     pub(crate) channel: Channel,
 }
 
+/// A member of the cluster, as a node names it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Member {
+    pub(crate) id: u64,
+    pub(crate) address: String,
+    /// Without a vote it may be far behind, and takes no reads.
+    pub(crate) votes: bool,
+}
+
 #[derive(Debug)]
 struct Node {
     address: Arc<str>,
     channel: Channel,
     learned: bool,
+    /// Which member it is, by its own word.
+    id: Option<u64>,
+    /// Takes reads: a given endpoint until it turns out to be no member, a learned one once it has said who it is.
+    serves: bool,
     failures: u32,
     suspect_until: Option<Instant>,
 }
@@ -52,6 +69,8 @@ struct State {
     nodes: Vec<Node>,
     leader: Option<Arc<str>>,
     cursor: usize,
+    /// Those with a vote, by id, as last heard.
+    members: BTreeMap<u64, String>,
 }
 
 #[derive(Debug)]
@@ -99,12 +118,14 @@ impl Nodes {
                 cursor: rand::random_range(0..nodes.len()),
                 nodes,
                 leader: None,
+                members: BTreeMap::new(),
             }),
             opening,
         })
     }
 
-    /// The leader if wanted, known and answering; else the next endpoint that answers; else the next to be tried again.
+    /// The leader if wanted, known and answering; else the next that takes reads and answers; else any that answers; else
+    /// the next to be tried again.
     pub(crate) fn pick(&self, prefer_leader: bool) -> Option<Picked> {
         let now = Instant::now();
         let mut state = self.lock();
@@ -116,7 +137,7 @@ impl Nodes {
         let rotated =
             || (0..count).filter_map(|i| state.nodes.get((state.cursor.wrapping_add(i)) % count));
         rotated()
-            .find(|node| !node.learned && !node.suspect(now))
+            .find(|node| node.serves && !node.suspect(now))
             .or_else(|| rotated().find(|node| !node.suspect(now)))
             .or_else(|| rotated().min_by_key(|node| node.suspect_until))
             .map(Node::pick)
@@ -138,6 +159,7 @@ impl Nodes {
             let pause = SUSPECT_FIRST.saturating_mul(1 << node.failures.min(16)).min(SUSPECT_MAX);
             node.failures = node.failures.saturating_add(1);
             node.suspect_until = Some(Instant::now() + pause);
+            tracing::debug!(node = %address, failures = node.failures, "passed over for a while");
         }
         state.forget_leader(address);
     }
@@ -164,7 +186,109 @@ impl Nodes {
             state.make_room();
             state.nodes.push(node);
         }
+        tracing::info!(leader = %address, "another node leads");
         state.leader = Some(address.into());
+    }
+
+    /// Takes over who is a member by the word of one of them, and names the nodes that have to be asked who they are.
+    ///
+    /// What is learned and no member is forgotten, unless it leads; given endpoints stay. An answer without members says
+    /// nothing.
+    pub(crate) fn learn_members(&self, members: &[Member]) -> Vec<Picked> {
+        let usable = |member: &&Member| member.votes && member.id != 0;
+        let members: BTreeMap<u64, String> = members
+            .iter()
+            .filter(usable)
+            .filter(|member| member.address.len() <= ADDRESS_BYTES_MAX)
+            .filter_map(|member| match parse(&member.address) {
+                Ok(Parsed { scheme: None, address }) => Some((member.id, address)),
+                _ => None,
+            })
+            .take(LEARNED_MAX)
+            .collect();
+        if members.is_empty() {
+            return Vec::new();
+        }
+        let now = Instant::now();
+        let mut state = self.lock();
+        let leader = state.leader.clone();
+        state.nodes.retain(|node| {
+            let keep = !node.learned
+                || leader.as_deref() == Some(&*node.address)
+                || members.values().any(|address| **address == *node.address);
+            if !keep {
+                tracing::info!(node = %node.address, "no member any more, forgotten");
+            }
+            keep
+        });
+        for (id, address) in &members {
+            let known = state.nodes.iter().any(|node| {
+                *node.address == **address
+                    || (!node.learned && node.id == Some(*id) && node.failures == 0)
+            });
+            if known {
+                continue;
+            }
+            if let Ok(node) = self.opening.open(address, true) {
+                state.make_room();
+                state.nodes.push(node);
+            }
+        }
+        state.members = members;
+        let State { nodes, members, .. } = &mut *state;
+        let unsure = |node: &&mut Node| node.id.is_none_or(|id| !members.contains_key(&id));
+        nodes
+            .iter_mut()
+            .filter(unsure)
+            .filter_map(|node| {
+                if node.id.take().is_some() {
+                    // It was another member, which is none any more.
+                    node.serves = false;
+                }
+                (!node.suspect(now)).then(|| node.pick())
+            })
+            .collect()
+    }
+
+    /// A node said which member it is.
+    pub(crate) fn is_member(&self, address: &str, id: u64) {
+        let mut state = self.lock();
+        let expected = state.members.get(&id).cloned();
+        let twice = state
+            .nodes
+            .iter()
+            .any(|node| !node.learned && *node.address != *address && node.id == Some(id));
+        let Some(node) = state.node(address) else { return };
+        node.id = Some(id);
+        let was = node.serves;
+        // Under a learned address there has to be the very member that was named, and no given endpoint that is it too.
+        node.serves = match expected {
+            Some(_) if !node.learned => true,
+            Some(expected) => expected == address && !twice,
+            None => false,
+        };
+        if node.serves != was {
+            let reads = node.serves;
+            tracing::info!(node = %address, id, reads, "a node said which member it is");
+        }
+        if !node.learned && node.serves {
+            // One member under two addresses would get twice its share.
+            for other in &mut state.nodes {
+                if other.learned && other.id == Some(id) {
+                    other.serves = false;
+                }
+            }
+        }
+    }
+
+    /// What was learned about an address was wrong: another cluster is there.
+    pub(crate) fn is_stranger(&self, address: &str) {
+        let mut state = self.lock();
+        state.nodes.retain(|node| !node.learned || *node.address != *address);
+        if let Some(node) = state.node(address) {
+            node.serves = false;
+        }
+        state.forget_leader(address);
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -192,7 +316,11 @@ impl State {
     /// Drops the oldest learned address when there are too many.
     fn make_room(&mut self) {
         if self.nodes.iter().filter(|node| node.learned).count() >= LEARNED_MAX
-            && let Some(oldest) = self.nodes.iter().position(|node| node.learned)
+            && let Some(oldest) = self
+                .nodes
+                .iter()
+                .position(|node| node.learned && !node.serves)
+                .or_else(|| self.nodes.iter().position(|node| node.learned))
         {
             self.nodes.remove(oldest);
         }
@@ -273,7 +401,15 @@ impl Opening {
             .keep_alive_timeout(KEEP_ALIVE)
             .keep_alive_while_idle(true)
             .connect_lazy();
-        Ok(Node { address: address.into(), channel, learned, failures: 0, suspect_until: None })
+        Ok(Node {
+            address: address.into(),
+            channel,
+            learned,
+            id: None,
+            serves: !learned,
+            failures: 0,
+            suspect_until: None,
+        })
     }
 }
 
@@ -393,5 +529,78 @@ mod tests {
         assert_eq!(picked(&nodes, true), "leader:99");
         nodes.learn_leader("not an address");
         assert_eq!(picked(&nodes, true), "leader:99");
+    }
+
+    fn members(list: &[(u64, &str)]) -> Vec<Member> {
+        let member = |(id, address): &(u64, &str)| Member {
+            id: *id,
+            address: (*address).to_owned(),
+            votes: true,
+        };
+        list.iter().map(member).collect()
+    }
+
+    fn reads(nodes: &Nodes) -> std::collections::BTreeSet<String> {
+        (0..20).map(|_| picked(nodes, false)).collect()
+    }
+
+    fn set(list: &[&str]) -> std::collections::BTreeSet<String> {
+        list.iter().map(|text| (*text).to_owned()).collect()
+    }
+
+    #[tokio::test]
+    async fn a_member_takes_reads_once_it_has_said_who_it_is() {
+        let nodes = nodes(&["a:1"]);
+        let asked = nodes.learn_members(&members(&[(1, "a:1"), (2, "b:1")]));
+        assert_eq!(asked.len(), 2);
+        assert_eq!(reads(&nodes), set(&["a:1"]), "hearsay takes no reads");
+        nodes.is_member("a:1", 1);
+        nodes.is_member("b:1", 3);
+        assert_eq!(reads(&nodes), set(&["a:1"]), "it is another one than was said");
+        nodes.is_member("b:1", 2);
+        assert_eq!(reads(&nodes), set(&["a:1", "b:1"]));
+        assert!(nodes.learn_members(&members(&[(1, "a:1"), (2, "b:1")])).is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_removed_member_is_forgotten_and_a_removed_endpoint_only_left_alone() {
+        let nodes = nodes(&["a:1"]);
+        nodes.learn_members(&members(&[(1, "a:1"), (2, "b:1")]));
+        nodes.is_member("a:1", 1);
+        nodes.is_member("b:1", 2);
+        nodes.learn_members(&members(&[(1, "a:1"), (3, "c:1")]));
+        nodes.is_member("c:1", 3);
+        assert_eq!(reads(&nodes), set(&["a:1", "c:1"]));
+        nodes.learn_members(&members(&[(3, "c:1")]));
+        assert_eq!(reads(&nodes), set(&["c:1"]));
+        nodes.silent("c:1");
+        assert_eq!(reads(&nodes), set(&["a:1"]), "what was given is tried when all else fails");
+        // A disk of another member was put into the machine.
+        let asked = nodes.learn_members(&members(&[(3, "c:1"), (4, "a:1")]));
+        assert_eq!(asked.len(), 1);
+        nodes.is_member("a:1", 4);
+        nodes.answered("c:1");
+        assert_eq!(reads(&nodes), set(&["a:1", "c:1"]));
+    }
+
+    #[tokio::test]
+    async fn one_member_under_two_addresses_takes_one_share() {
+        let nodes = nodes(&["name:1"]);
+        nodes.learn_members(&members(&[(1, "10.0.0.1:1")]));
+        nodes.is_member("10.0.0.1:1", 1);
+        nodes.is_member("name:1", 1);
+        assert_eq!(reads(&nodes), set(&["name:1"]));
+    }
+
+    #[tokio::test]
+    async fn hostile_lists_of_members_are_bounded_and_checked() {
+        let nodes = nodes(&["a:1"]);
+        let many: Vec<Member> =
+            (1..1000).map(|id| Member { id, address: format!("m{id}:1"), votes: true }).collect();
+        nodes.learn_members(&many);
+        assert!(nodes.lock().nodes.len() <= 1 + LEARNED_MAX);
+        nodes.learn_members(&members(&[(1, "u@x:1"), (2, "http://x:1"), (3, "x"), (0, "y:1")]));
+        assert!(nodes.lock().nodes.iter().all(|node| !node.address.contains('x')));
+        assert_eq!(reads(&nodes), set(&["a:1"]));
     }
 }

@@ -22,6 +22,15 @@ pub struct Options {
     /// Writes go straight to the leader once it is known. Off: writes rotate over the endpoints like reads, and the
     /// nodes forward them. Default on.
     pub follow_leader: bool,
+    /// The members of the cluster are asked for now and then, so that reads are spread over all of them, also those that
+    /// were not given as endpoints. Off, or without [`Options::follow_leader`]: this client talks to the given endpoints
+    /// (and to leaders) only. Default on.
+    pub follow_members: bool,
+    /// How often the members are asked for, at most: only while there are calls or watches. At least 10 ms. Default 30 s.
+    pub members_interval: Duration,
+    /// The revision that this client's session begins at: what [`crate::Client::revision`] of another one told, for
+    /// whoever hands a request on to another process. Default 0.
+    pub starting_revision: u64,
     /// TLS towards the nodes. Default: that of [`TlsOptions::default`] for `https://` endpoints, none for others.
     pub tls: Option<TlsOptions>,
     /// What each call shows to be let in. Default: nothing.
@@ -36,6 +45,9 @@ impl Default for Options {
             connect_timeout: Duration::from_secs(1),
             session: true,
             follow_leader: true,
+            follow_members: true,
+            members_interval: Duration::from_secs(30),
+            starting_revision: 0,
             tls: None,
             token: None,
         }
@@ -75,6 +87,27 @@ impl Options {
     #[must_use]
     pub fn follow_leader(mut self, follow: bool) -> Self {
         self.follow_leader = follow;
+        self
+    }
+
+    /// Sets [`Options::follow_members`].
+    #[must_use]
+    pub fn follow_members(mut self, follow: bool) -> Self {
+        self.follow_members = follow;
+        self
+    }
+
+    /// Sets [`Options::members_interval`].
+    #[must_use]
+    pub fn members_interval(mut self, interval: Duration) -> Self {
+        self.members_interval = interval;
+        self
+    }
+
+    /// Sets [`Options::starting_revision`].
+    #[must_use]
+    pub fn starting_revision(mut self, revision: u64) -> Self {
+        self.starting_revision = revision;
         self
     }
 

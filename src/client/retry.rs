@@ -166,7 +166,12 @@ fn chain(status: &Status) -> String {
 /// Full jitter: a random time up to an exponentially growing bound, so that clients that failed together do not come
 /// back together.
 pub(crate) fn backoff(failures: u32) -> Duration {
-    let bound = BACKOFF_FIRST.saturating_mul(1 << failures.min(16)).min(BACKOFF_MAX);
+    backoff_within(failures, BACKOFF_MAX)
+}
+
+/// The same with another upper bound, for what is tried for ever.
+pub(crate) fn backoff_within(failures: u32, max: Duration) -> Duration {
+    let bound = BACKOFF_FIRST.saturating_mul(1 << failures.min(16)).min(max);
     bound.mul_f64(rand::rng().random_range(0.0..=1.0))
 }
 

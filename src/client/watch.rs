@@ -1,8 +1,11 @@
 //! A watch that survives the node it is on: it remembers the last revision delivered and goes on after it elsewhere.
 
+use std::fmt;
+use std::pin::Pin;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
-use futures::Stream;
+use futures_core::Stream;
 use tokio::time::Instant;
 use tonic::Streaming;
 
@@ -15,9 +18,81 @@ use crate::v1::{WatchRequest, WatchResponse};
 /// Nodes send a bookmark at least every 10 s; after three missed ones the stream counts as dead.
 const SILENCE_MAX: Duration = Duration::from_secs(30);
 
-/// A running watch; see [`Client::watch`].
-#[derive(Debug)]
+type Item = Result<WatchResponse, Error>;
+/// A feed at work, which comes back with what it brings.
+type Work = Pin<Box<dyn Future<Output = (Box<Feed>, Option<Item>)> + Send>>;
+
+/// A running watch, which is a [`Stream`]; see [`Client::watch`].
+///
+/// Each item is all events of one revision, or a bookmark without events. Revisions with events strictly grow; none is left
+/// out or repeated, also across reconnects.
+///
+/// The first opening must succeed within [`crate::Options::timeout`]; after it, the watch waits for the cluster as long as
+/// it takes. It ends (`None`) after the one error that it yields, such as `REVISION_COMPACTED`.
 pub struct Watch {
+    state: State,
+}
+
+enum State {
+    Idle(Box<Feed>),
+    Busy(Work),
+    Ended,
+}
+
+impl fmt::Debug for Watch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.state {
+            State::Idle(feed) => f.debug_tuple("Watch").field(feed).finish(),
+            State::Busy(_) => f.write_str("Watch(waiting)"),
+            State::Ended => f.write_str("Watch(ended)"),
+        }
+    }
+}
+
+impl Watch {
+    pub(crate) fn new(client: Client, request: WatchRequest) -> Self {
+        Self { state: State::Idle(Box::new(Feed::new(client, request))) }
+    }
+
+    /// The next item of the stream.
+    ///
+    /// Cancel safe: a dropped future loses nothing.
+    pub async fn next(&mut self) -> Option<Result<WatchResponse, Error>> {
+        std::future::poll_fn(|context| Pin::new(&mut *self).poll_next(context)).await
+    }
+}
+
+impl Stream for Watch {
+    type Item = Item;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Item>> {
+        loop {
+            self.state = match std::mem::replace(&mut self.state, State::Ended) {
+                State::Idle(mut feed) => State::Busy(Box::pin(async move {
+                    let item = feed.next().await;
+                    (feed, item)
+                })),
+                State::Busy(mut work) => match work.as_mut().poll(context) {
+                    Poll::Pending => {
+                        self.state = State::Busy(work);
+                        return Poll::Pending;
+                    }
+                    Poll::Ready((feed, item)) => {
+                        if item.is_some() {
+                            self.state = State::Idle(feed);
+                        }
+                        return Poll::Ready(item);
+                    }
+                },
+                State::Ended => return Poll::Ready(None),
+            };
+        }
+    }
+}
+
+/// Where the watch is, and the stream that it reads.
+#[derive(Debug)]
+struct Feed {
     client: Client,
     request: WatchRequest,
     stream: Option<Streaming<WatchResponse>>,
@@ -32,8 +107,8 @@ pub struct Watch {
     reopen_at: Option<Instant>,
 }
 
-impl Watch {
-    pub(crate) fn new(client: Client, request: WatchRequest) -> Self {
+impl Feed {
+    fn new(client: Client, request: WatchRequest) -> Self {
         Self {
             client,
             delivered: request.from_revision.checked_sub(1),
@@ -47,14 +122,7 @@ impl Watch {
         }
     }
 
-    /// The next response: all events of one revision, or a bookmark without events. Revisions with events strictly
-    /// grow; none is left out or repeated, also across reconnects.
-    ///
-    /// The first opening must succeed within [`crate::Options::timeout`]; after it, the watch waits for the cluster as
-    /// long as it takes. It ends (`None`) after the one error that it yields, such as `REVISION_COMPACTED`.
-    ///
-    /// Cancel safe: a dropped future loses nothing.
-    pub async fn next(&mut self) -> Option<Result<WatchResponse, Error>> {
+    async fn next(&mut self) -> Option<Item> {
         loop {
             if self.ended {
                 return None;
@@ -68,6 +136,7 @@ impl Watch {
             };
             match tokio::time::timeout(SILENCE_MAX, stream.message()).await {
                 Ok(Ok(Some(response))) => {
+                    self.client.keep_up();
                     if let Some(response) = self.accept(response) {
                         return Some(Ok(response));
                     }
@@ -82,20 +151,13 @@ impl Watch {
                             self.ended = true;
                             return Some(Err(rejection.into()));
                         }
-                        _ => self.broken(),
+                        failure => self.broken(&failure.reason()),
                     }
                 }
-                Ok(Ok(None)) | Err(_) => self.broken(),
+                Ok(Ok(None)) => self.broken("the node closed it"),
+                Err(_) => self.broken("nothing came, no bookmark either"),
             }
         }
-    }
-
-    /// The same as a stream.
-    pub fn into_stream(self) -> impl Stream<Item = Result<WatchResponse, Error>> + Send {
-        futures::stream::unfold(self, |mut watch| async move {
-            let item = watch.next().await?;
-            Some((item, watch))
-        })
     }
 
     /// Opens the stream if there is none. An outage after the first opening is waited out.
@@ -112,8 +174,8 @@ impl Watch {
                 self.opened = true;
                 Ok(())
             }
-            Err(Error::NotSent { .. }) if self.opened => {
-                self.broken();
+            Err(Error::NotSent { reason }) if self.opened => {
+                self.broken(&reason);
                 Ok(())
             }
             Err(error) => Err(error),
@@ -151,7 +213,8 @@ impl Watch {
         Some(response)
     }
 
-    fn broken(&mut self) {
+    fn broken(&mut self, reason: &str) {
+        tracing::debug!(after = self.delivered, reason, "a watch broke and goes on elsewhere");
         self.stream = None;
         self.reopen_at = Some(Instant::now() + backoff(self.breaks));
         self.breaks = self.breaks.saturating_add(1);

@@ -1,11 +1,8 @@
 //! Laws of single calls: where they go, what is tried again, and what a failure says.
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test stops at the first surprise")]
-
-mod fake;
 
 use std::time::{Duration, Instant};
 
-use fake::{Fake, Reply};
+use crate::fake::{Fake, Reply};
 use llm_config_client::{Client, Error, Options, v1};
 
 fn set() -> v1::SetRequest {

@@ -1,11 +1,8 @@
 //! Laws of tokens: what is shown, and what a refusal of it leads to.
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test stops at the first surprise")]
-
-mod fake;
 
 use std::path::PathBuf;
 
-use fake::{End, Fake, Reply, bookmark, change};
+use crate::fake::{End, Fake, Reply, bookmark, change};
 use llm_config_client::{Client, Error, Options, v1};
 
 fn get() -> v1::GetRequest {

@@ -1,11 +1,8 @@
 //! Laws of a watch: every change once, in order, whatever happens to the stream it comes through.
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test stops at the first surprise")]
-
-mod fake;
 
 use std::time::Duration;
 
-use fake::{End, Fake, bookmark, change};
+use crate::fake::{End, Fake, bookmark, change};
 use llm_config_client::{Client, Error, Options, Watch, v1};
 
 const PATIENCE: Duration = Duration::from_secs(20);
