@@ -79,7 +79,19 @@ fn report(error: &anyhow::Error) -> u8 {
         return 0;
     }
     say!("error: {error:#}");
+    // The first one is in the message already.
+    for violation in violations(error).iter().skip(1) {
+        say!("       and at \"{}\", {}", violation.path, violation.message);
+    }
     exit_code(error)
+}
+
+/// What a value does not meet, when that is the error.
+fn violations(error: &anyhow::Error) -> &[llm_config_client::Violation] {
+    let rejection = error.chain().find_map(|cause| {
+        cause.downcast_ref::<llm_config_client::Error>().and_then(|error| error.rejection())
+    });
+    rejection.map_or(&[], |rejection| &rejection.violations)
 }
 
 fn exit_code(error: &anyhow::Error) -> u8 {

@@ -169,6 +169,19 @@ pub struct Rejection {
     pub message: String,
     /// The extensions of the code, as the node sent them.
     pub details: HashMap<String, String>,
+    /// What was wrong with which part of the request: of a `SCHEMA_VIOLATION` each place in the value that does not meet its
+    /// schema, of an `INVALID_ARGUMENT` the field.
+    pub violations: Vec<Violation>,
+}
+
+/// One thing that is wrong with a request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Violation {
+    /// Where: a field of the request, or a JSON Pointer (RFC 6901) into the value, empty for the whole of it.
+    pub path: String,
+    /// What is wrong there.
+    pub message: String,
 }
 
 impl Rejection {

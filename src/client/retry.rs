@@ -12,7 +12,7 @@ use rand::Rng as _;
 use tonic::{Code, ConnectError, Status};
 use tonic_types::StatusExt as _;
 
-use crate::error::Rejection;
+use crate::error::{Rejection, Violation};
 
 const BACKOFF_FIRST: Duration = Duration::from_millis(25);
 const BACKOFF_MAX: Duration = Duration::from_secs(1);
@@ -93,8 +93,19 @@ fn classify_coded(
         "OUTCOME_UNKNOWN" => Failure::Lost(format!("{code}: {}", status.message())),
         // Codes of later versions say themselves what they mean.
         _ if is("applied", "unknown") => Failure::Lost(format!("{code}: {}", status.message())),
-        _ => Failure::Rejected(Rejection { code, message: status.message().to_owned(), details }),
+        _ => Failure::Rejected(Rejection {
+            code,
+            message: status.message().to_owned(),
+            details,
+            violations: violations(status),
+        }),
     }
+}
+
+fn violations(status: &Status) -> Vec<Violation> {
+    let request = status.get_details_bad_request();
+    let fields = request.into_iter().flat_map(|request| request.field_violations);
+    fields.map(|one| Violation { path: one.field, message: one.description }).collect()
 }
 
 /// Statuses without a code come from the transport, a proxy, or tonic itself.
@@ -111,6 +122,7 @@ fn classify_bare(status: &Status) -> Failure {
             code: code_name(status.code()).to_owned(),
             message: status.message().to_owned(),
             details: std::collections::HashMap::new(),
+            violations: Vec::new(),
         }),
         _ => Failure::Lost(format!("{}: {}", code_name(status.code()), chain(status))),
     }
@@ -219,6 +231,19 @@ mod tests {
             assert_eq!(failure.wait(), wait);
             assert!(failure.is_of_load());
         }
+    }
+
+    #[test]
+    fn each_place_that_is_wrong_is_kept() {
+        let mut details = ErrorDetails::with_error_info("SCHEMA_VIOLATION", "llm-config", []);
+        details.add_bad_request_violation("/max_tokens", "is too small");
+        details.add_bad_request_violation("", "is no object");
+        let status = Status::with_error_details(Code::InvalidArgument, "words", details);
+        let Failure::Rejected(rejection) = classify(&status) else { panic!("not refused") };
+        let places =
+            rejection.violations.iter().map(|one| (one.path.as_str(), one.message.as_str()));
+        let expected = [("/max_tokens", "is too small"), ("", "is no object")];
+        assert_eq!(places.collect::<Vec<_>>(), expected);
     }
 
     #[test]

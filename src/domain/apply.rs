@@ -196,8 +196,11 @@ fn operate<R: Reader + ?Sized>(
         Operation::RewrapDataKeys(keys) => rotation::rewrap(writer, keys),
         Operation::Reseal(reseal) => rotation::reseal(writer, reseal),
         Operation::DropDataKey(drop) => rotation::drop_key(writer, &drop.owner, drop.version),
-        Operation::PutSchema(put) => schemas::put(writer, put),
-        Operation::DeleteSchema(delete) => schemas::delete(writer, delete),
+        Operation::PutSchema(put) => {
+            let actor = writer.actor();
+            schemas::put(writer.store, &mut writer.meta, actor, put)
+        }
+        Operation::DeleteSchema(delete) => schemas::delete(writer.store, &mut writer.meta, delete),
         // The events are the whole of it.
         Operation::Record(_) => Ok(Outcome::Done),
         Operation::SetAuditRetention(AuditRetention { max_age_ms, max_bytes }) => {

@@ -4,20 +4,20 @@
 //! command names the schema that it was checked by. Here it is only seen to that this is the one in place, which every node
 //! does alike. What a schema says is not looked at.
 
+use std::ops::ControlFlow;
+
+use bytes::Bytes;
+
 use crate::command::{DeleteSchema, PutSchema, Schema};
 use crate::keys;
 use crate::limits;
 use crate::names::{Key, Namespace};
 use crate::outcome::{Outcome, Rejection};
-use crate::query::{Page, QueryResult};
+use crate::overlay::Overlay;
+use crate::query::{Meta, Page, QueryResult};
 use crate::record::Record as _;
 use crate::store::{self, Order, Reader, StoreError};
 use crate::wire;
-use crate::writer::Writer;
-
-use std::ops::ControlFlow;
-
-use bytes::Bytes;
 
 fn check_expected(known: Option<&Schema>, expected: Option<u64>) -> Result<(), Rejection> {
     let current_version = known.map_or(0, |schema| schema.version);
@@ -30,23 +30,25 @@ fn check_expected(known: Option<&Schema>, expected: Option<u64>) -> Result<(), R
 }
 
 pub(crate) fn put<R: Reader + ?Sized>(
-    writer: &mut Writer<'_, '_, R>,
+    store: &mut Overlay<'_, R>,
+    meta: &mut Meta,
+    actor: &str,
     put: &PutSchema,
 ) -> QueryResult<Outcome> {
-    let known = get(&*writer.store, &put.namespace, &put.key)?;
+    let known = get(store, &put.namespace, &put.key)?;
     check_expected(known.as_ref(), put.expected_version)?;
     let created = known.is_none();
     if created {
-        if writer.meta.schemas >= limits::SCHEMAS_MAX {
-            let (size, limit) = (writer.meta.schemas + 1, limits::SCHEMAS_MAX);
+        if meta.schemas >= limits::SCHEMAS_MAX {
+            let (size, limit) = (meta.schemas + 1, limits::SCHEMAS_MAX);
             let what = "the table of schemas".into();
             return Err(Rejection::TooLarge { what, size, limit }.into());
         }
-        writer.meta.schemas += 1;
+        meta.schemas += 1;
     }
-    writer.meta.schemas_version += 1;
-    let version = writer.meta.schemas_version;
-    let (now_ms, actor) = (writer.meta.last_time_ms, writer.actor().to_owned());
+    meta.schemas_version += 1;
+    let version = meta.schemas_version;
+    let (now_ms, actor) = (meta.last_time_ms, actor.to_owned());
     let (created_at_ms, created_by) = match known {
         Some(known) => (known.created_at_ms, known.created_by),
         None => (now_ms, actor.clone()),
@@ -63,20 +65,21 @@ pub(crate) fn put<R: Reader + ?Sized>(
         comment: put.comment.clone(),
     };
     let key = keys::schema(&put.namespace, put.key.as_str());
-    writer.store.put(key, wire::Schema::from(&schema).to_bytes());
+    store.put(key, wire::Schema::from(&schema).to_bytes());
     Ok(Outcome::SchemaPut { version, created })
 }
 
 pub(crate) fn delete<R: Reader + ?Sized>(
-    writer: &mut Writer<'_, '_, R>,
+    store: &mut Overlay<'_, R>,
+    meta: &mut Meta,
     delete: &DeleteSchema,
 ) -> QueryResult<Outcome> {
-    let known = get(&*writer.store, &delete.namespace, &delete.key)?.ok_or(Rejection::NotFound)?;
+    let known = get(store, &delete.namespace, &delete.key)?.ok_or(Rejection::NotFound)?;
     check_expected(Some(&known), delete.expected_version)?;
-    writer.store.delete(keys::schema(&delete.namespace, delete.key.as_str()));
-    writer.meta.schemas = writer.meta.schemas.saturating_sub(1);
+    store.delete(keys::schema(&delete.namespace, delete.key.as_str()));
+    meta.schemas = meta.schemas.saturating_sub(1);
     // A number is never used again, whatever comes next.
-    writer.meta.schemas_version += 1;
+    meta.schemas_version += 1;
     Ok(Outcome::SchemaDeleted { version: known.version })
 }
 

@@ -121,12 +121,15 @@ const SERVER: &[Allowed<'_>] = &[
     ("dev", &["logging", "node", "secrets", "settings"]),
     ("offline", &["settings"]),
     // Not in a program: what the fuzz targets call.
-    ("fuzzing", &["access", "grpc", "http", "join", "jwt", "limits", "service", "settings"]),
+    (
+        "fuzzing",
+        &["access", "grpc", "http", "join", "jwt", "limits", "schemas", "service", "settings"],
+    ),
     (
         "node",
         &[
             "access", "backups", "grpc", "holding", "http", "join", "jwt", "limits", "metrics",
-            "peer", "secrets", "service", "settings",
+            "peer", "schemas", "secrets", "service", "settings",
         ],
     ),
     (
