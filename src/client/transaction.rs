@@ -53,7 +53,7 @@ pub enum OperationResult {
     /// A set or a delete.
     Written(Written),
     /// A get: the entry, if there is one; see [`TransactionOutcome::value`].
-    Got(Option<v1::Entry>),
+    Got(Option<Box<v1::Entry>>),
 }
 
 impl Client {
@@ -256,7 +256,7 @@ impl IntoFuture for Transaction {
 
 fn result(result: v1::TxnResult) -> Result<OperationResult, Error> {
     if result.op == "get" {
-        return Ok(OperationResult::Got(result.entry.filter(|entry| !entry.deleted)));
+        return Ok(OperationResult::Got(result.entry.filter(|entry| !entry.deleted).map(Box::new)));
     }
     let entry = result.entry.ok_or(Error::Malformed { missing: "entry" })?;
     Ok(OperationResult::Written(Written::of(&entry, entry.version == 1)))
@@ -269,7 +269,9 @@ impl TransactionOutcome {
     /// [`Error::Deserialize`]; [`Error::InvalidArgument`] when there is no get at this place.
     pub fn value<T: DeserializeOwned>(&self, index: usize) -> Result<Option<Versioned<T>>, Error> {
         match self.results.get(index) {
-            Some(OperationResult::Got(entry)) => entry.clone().map(Versioned::of).transpose(),
+            Some(OperationResult::Got(entry)) => {
+                entry.as_deref().cloned().map(Versioned::of).transpose()
+            }
             _ => Err(Error::InvalidArgument {
                 field: "index",
                 reason: format!("operation {index} is no get that was done"),
