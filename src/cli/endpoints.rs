@@ -9,6 +9,7 @@ pub(crate) fn each<'a>(
     global: &'a Global,
     options: &Options,
 ) -> Result<Vec<(&'a String, Client)>, Error> {
+    let options = options.clone().follow_members(false);
     let of = |endpoint| Ok((endpoint, Client::with_options([endpoint], options.clone())?));
     global.endpoints.iter().map(of).collect()
 }

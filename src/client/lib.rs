@@ -1,7 +1,5 @@
-//! Client of the LLM Config Manager: finds the leader, retries safely, reads without going back in time, watches
-//! without gap or duplicate.
-//!
-//! An application gets its configuration in three lines, and has it from then on:
+//! Client of the LLM Config Manager: an application gets its configuration as a struct of its own, which follows the store,
+//! and keeps working when nodes, or all of them, go away.
 //!
 //! ```no_run
 //! use llm_config_client::{Client, Environment};
@@ -15,28 +13,33 @@
 //! # async fn example() -> Result<(), llm_config_client::Error> {
 //! let client = Client::builder().endpoints(["127.0.0.1:50051", "127.0.0.1:50052"]).build()?;
 //! let app = client.namespace("shop/assistant").environment(Environment::Production);
-//! let config = app.live::<Settings>().cache_file("/var/cache/assistant/config").await?;
+//! let config = app.live::<Settings>().await?;
+//!
 //! println!("{} at {}", config.get().model, config.get().temperature);
 //! # Ok(())
 //! # }
 //! ```
 //!
-//! [`Config`] follows every change, keeps the last good value when a new one does not fit, and starts from the file when no
-//! node answers. [`Namespace`] has the typed calls: get, set, delete, list, history, rollback, resolve and watch;
-//! [`Client::transaction`] changes several entries at once. Below them lie the calls of the API itself, message by message
-//! ([`v1`]), as methods of [`Client`]; values are JSON text there. `docs/sdk-rust.md` is the guide.
+//! There are two layers. [`Namespace`] has the typed calls: [`get`](Namespace::get), [`set`](Namespace::set),
+//! [`list`](Namespace::list), [`history`](Namespace::history), [`rollback`](Namespace::rollback),
+//! [`resolve`](Namespace::resolve), [`watch`](Namespace::watch), [`live`](Namespace::live), and beside it
+//! [`Client::transaction`]. [`Client`] has all calls of the public API, message by message ([`v1`]); values are JSON text
+//! there. The guide is `docs/sdk-rust.md`, and programs to run are in `src/client/examples`.
 //!
-//! What each call promises:
+//! What each promises:
 //!
 //! | call | promise |
 //! |---|---|
 //! | write | one idempotency key for all its attempts: it happens at most once. [`Error`] tells "refused" and "not sent" from "outcome unknown" |
-//! | read | spread over the nodes that answer; with [`Options::session`] never older than what this client has seen or written |
+//! | read | spread over the members that answer; with [`Options::session`] never older than what this client has seen or written |
 //! | change of the members | safe to send again: what is done is not done twice, what is half done is completed |
-//! | live configuration | the last good values, whatever happens to the nodes; what is wrong is told, by [`Config::status`] |
 //! | watch | every change once, in order, across reconnects, from [`v1::WatchRequest::from_revision`] on |
+//! | live configuration | the last good values, whatever happens; what keeps them from being the newest is told ([`Config::status`]) |
+//! | cache file | served only when no node answers, only whole, only for the same namespace and environment; revealed secrets only encrypted |
+//! | members | one endpoint that answers is enough; removed members are left alone, given endpoints are never forgotten |
+//! | the end | nothing runs on in the background when the last handle is dropped |
 //!
-//! With `https://` endpoints, or with [`Options::tls`], every connection is TLS, also those to leaders that were learned
+//! With `https://` endpoints, or with [`Options::tls`], every connection is TLS, also those to addresses that were learned
 //! from answers.
 //!
 //! [`Options::token`] and [`Options::token_file`] say who this client is. A call that is refused as not authenticated is
@@ -45,11 +48,12 @@
 //!
 //! Dropping the future of a call abandons the answer, not the effect: a dropped write may still happen.
 //!
-//! The nodes are found from any one that answers; leadership and membership are followed. Nothing runs in the background
-//! but live configurations, each until its last handle is dropped.
+//! With `tracing`, each call is a span at the level debug, and leaders, members and live configurations that change are
+//! events at info; tokens and values are in none of them, but a warning about a value that does not fit may quote it,
+//! unless it is a secret.
 //!
-//! 98 crates, this one included, none of them a storage engine or a server:
-//! `cargo tree -p llm-config-client -e normal --prefix none | sed 's/ (\*)//' | sort -u | wc -l`.
+//! The crate brings 98 crates with it, itself included, none of them the server or a storage engine. They are counted by
+//! `cargo tree -p llm-config-client -e normal --prefix none | sed 's/ (\*)$//' | sort -u | wc -l`.
 #![cfg_attr(not(test), warn(missing_docs))]
 
 mod backup;

@@ -96,18 +96,21 @@ macro_rules! freshness {
     () => {
         /// Reads what the answering node has applied, without a word to the others: the fastest, and the default. Within the
         /// client's session it never goes back.
+        #[must_use = "this chooses, and reads nothing yet"]
         pub fn cached(mut self) -> Self {
             self.freshness.linearizable = Some(false);
             self
         }
 
         /// Reads every change that was acknowledged before, by anybody: the node confirms with the leader.
+        #[must_use = "this chooses, and reads nothing yet"]
         pub fn linearizable(mut self) -> Self {
             self.freshness.linearizable = Some(true);
             self
         }
 
         /// The node waits until it has applied this revision.
+        #[must_use = "this chooses, and reads nothing yet"]
         pub fn min_revision(mut self, revision: u64) -> Self {
             self.freshness.min_revision = Some(revision);
             self
@@ -115,6 +118,7 @@ macro_rules! freshness {
 
         /// Asks another node when this one has not heard from a leader for so long (in whole milliseconds); when all are
         /// like that, the call ends as [`Error::NotSent`](crate::Error::NotSent).
+        #[must_use = "this chooses, and reads nothing yet"]
         pub fn max_staleness(mut self, staleness: std::time::Duration) -> Self {
             self.freshness.max_staleness = Some(staleness);
             self

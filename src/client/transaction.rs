@@ -256,8 +256,7 @@ impl IntoFuture for Transaction {
 
 fn result(result: v1::TxnResult) -> Result<OperationResult, Error> {
     if result.op == "get" {
-        let entry = result.entry.filter(|entry| !entry.deleted);
-        return Ok(OperationResult::Got(entry.map(Box::new)));
+        return Ok(OperationResult::Got(result.entry.filter(|entry| !entry.deleted).map(Box::new)));
     }
     let entry = result.entry.ok_or(Error::Malformed { missing: "entry" })?;
     Ok(OperationResult::Written(Written::of(&entry, entry.version == 1)))
