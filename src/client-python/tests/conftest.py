@@ -32,7 +32,7 @@ class AsyncFace:
 
     def __getattr__(self, name: str) -> Any:
         found = getattr(self._client, name)
-        if name == "revision":
+        if name in ("revision", "_core"):
             return found
         if name == "watch":
             return lambda *args, **kwargs: AsyncWatchFace(
@@ -129,7 +129,11 @@ def connect(kind: str) -> Iterator[Callable[..., Any]]:
 
 def _is_fake(thread: threading.Thread) -> bool:
     # anyio keeps idle workers, and the fake nodes end after the clients.
-    return thread.name.startswith("AnyIO") or thread.daemon and not thread.name.startswith("llm-config")
+    return (
+        thread.name.startswith("AnyIO")
+        or thread.daemon
+        and not thread.name.startswith("llm-config")
+    )
 
 
 @pytest.fixture

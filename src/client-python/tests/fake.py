@@ -362,9 +362,7 @@ class Cluster:
                 {"op": op["op"], "entry": self._set(op["namespace"], op["key"], "base", op)}
                 for op in request.json()["success"]
             ]
-            return Reply(
-                200, {"succeeded": True, "revision": self.revision, "results": results}
-            )
+            return Reply(200, {"succeeded": True, "revision": self.revision, "results": results})
         _, namespace, key, *_ = request.segments
         if request.method == "DELETE":
             env = request.params.get("env", "base")
