@@ -223,12 +223,13 @@ def test_an_outcome_that_stays_unknown_is_told_with_its_key(
 
 
 def test_a_refusal_after_a_lost_answer_is_no_proof(connect: Connect, nodes: Cluster) -> None:
-    nodes.leader = None
     for node in nodes.nodes:
-        node.script(lambda r: problem("PERMISSION_DENIED", 403) if r.method != "GET" else None)
         node.once(cut(), "/api/v1/configs")
+    refusal = problem("PERMISSION_DENIED", 403)
+    first = nodes.nodes[0]
+    first.script(lambda r: refusal if r.method != "GET" else None)
     with pytest.raises(OutcomeUnknown, match="PERMISSION_DENIED"):
-        connect(nodes.endpoints).set("n", "k", 1)
+        connect(nodes.endpoints[:1], follow_leader=False).set("n", "k", 1)
 
 
 def test_what_is_refused_is_final_and_says_why(connect: Connect, nodes: Cluster) -> None:
@@ -289,7 +290,7 @@ def test_retry_after_is_waited_out_and_not_beyond_the_deadline(
     client.set("n", "k", 1)
     assert 1 <= time.monotonic() - begun < 3
     for node in nodes.nodes:
-        node.script(lambda r: problem("NOT_READY", 503, retry_after="100"))
+        node.scripts[:] = [lambda r: problem("NOT_READY", 503, retry_after="100")]
     begun = time.monotonic()
     with pytest.raises(NotSent, match="NOT_READY") as caught:
         client.set("n", "k", 2)
