@@ -131,8 +131,8 @@ def _is_fake(thread: threading.Thread) -> bool:
     # anyio keeps idle workers, and the fake nodes end after the clients.
     return (
         thread.name.startswith("AnyIO")
-        or thread.daemon
-        and not thread.name.startswith("llm-config")
+        or (thread.daemon
+        and not thread.name.startswith("llm-config"))
     )
 
 

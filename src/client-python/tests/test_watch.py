@@ -61,7 +61,7 @@ def stream(node: Node, *chunks: bytes, then: str = "cut", pause: float = 0.0) ->
 
 
 def take(watch: Any, count: int) -> list[tuple[int, str]]:
-    return [(e.revision, e.entry.key) for e, _ in zip(watch, range(count), strict=False)]
+    return [(e.revision, e.entry.key) for _, e in zip(range(count), watch, strict=False)]
 
 
 def test_changes_come_once_and_in_order_from_a_revision(connect: Connect, nodes: Cluster) -> None:
