@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator, Sequence
-from typing import TYPE_CHECKING, Any, TypeVar
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import anyio
 import httpx
@@ -373,7 +373,7 @@ class AsyncWatch:
         self._reply: WatchReply = None
         self._closed = False
         self._response: httpx.Response | None = None
-        self._chunks: AsyncIterator[bytes] | None = None
+        self._chunks: AsyncGenerator[bytes, None] | None = None
 
     def __aiter__(self) -> AsyncIterator[WatchEvent]:
         return self
@@ -425,7 +425,8 @@ class AsyncWatch:
                 response = await http.send(request, stream=True)
                 if _http.is_stream(response):
                     self._response = response
-                    self._chunks = response.aiter_raw()
+                    # What httpx calls an iterator is a generator, which has to be closed in its own loop.
+                    self._chunks = cast("AsyncGenerator[bytes, None]", response.aiter_raw())
                     return Opened(_http.lower(response.headers))
                 try:
                     body = await bounded(response.aiter_bytes())
@@ -447,9 +448,13 @@ class AsyncWatch:
 
     async def _shut(self) -> None:
         response, self._response = self._response, None
-        self._chunks = None
-        if response is not None:
-            await _aclose(response)
+        chunks, self._chunks = self._chunks, None
+        # Also while the task is being cancelled: neither the connection nor the generator must be left behind.
+        with anyio.CancelScope(shield=True):
+            if chunks is not None:
+                await chunks.aclose()
+            if response is not None:
+                await response.aclose()
 
 
 async def _aclose(response: httpx.Response) -> None:

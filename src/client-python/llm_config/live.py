@@ -17,7 +17,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from functools import partial
 from types import MappingProxyType, TracebackType
-from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, overload
 
 import anyio
 import anyio.abc
@@ -372,6 +372,38 @@ class AsyncLiveConfig(_View[T]):
     ```
     """
 
+    @overload
+    def __init__(
+        self: AsyncLiveConfig[Mapping[str, Any]],
+        client: AsyncClient,
+        namespace: str,
+        *,
+        env: str = "base",
+        parse: None = None,
+        reveal: bool = False,
+        cache_file: str | os.PathLike[str] | None = None,
+        cache_key: bytes | None = None,
+        on_change: Callable[[Snapshot[Mapping[str, Any]]], object] | None = None,
+        on_error: Callable[[LlmConfigError], object] | None = None,
+        start_timeout: float | None = None,
+    ) -> None: ...
+
+    @overload
+    def __init__(
+        self,
+        client: AsyncClient,
+        namespace: str,
+        *,
+        env: str = "base",
+        parse: type[T] | Parse[T],
+        reveal: bool = False,
+        cache_file: str | os.PathLike[str] | None = None,
+        cache_key: bytes | None = None,
+        on_change: Callable[[Snapshot[T]], object] | None = None,
+        on_error: Callable[[LlmConfigError], object] | None = None,
+        start_timeout: float | None = None,
+    ) -> None: ...
+
     def __init__(
         self,
         client: AsyncClient,
@@ -450,6 +482,38 @@ class LiveConfig(_View[T]):
 
     The thread has its own connections, made with the client's options; a process that forks starts it after the fork.
     """
+
+    @overload
+    def __init__(
+        self: LiveConfig[Mapping[str, Any]],
+        client: Client,
+        namespace: str,
+        *,
+        env: str = "base",
+        parse: None = None,
+        reveal: bool = False,
+        cache_file: str | os.PathLike[str] | None = None,
+        cache_key: bytes | None = None,
+        on_change: Callable[[Snapshot[Mapping[str, Any]]], object] | None = None,
+        on_error: Callable[[LlmConfigError], object] | None = None,
+        start_timeout: float | None = None,
+    ) -> None: ...
+
+    @overload
+    def __init__(
+        self,
+        client: Client,
+        namespace: str,
+        *,
+        env: str = "base",
+        parse: type[T] | Parse[T],
+        reveal: bool = False,
+        cache_file: str | os.PathLike[str] | None = None,
+        cache_key: bytes | None = None,
+        on_change: Callable[[Snapshot[T]], object] | None = None,
+        on_error: Callable[[LlmConfigError], object] | None = None,
+        start_timeout: float | None = None,
+    ) -> None: ...
 
     def __init__(
         self,

@@ -129,10 +129,8 @@ def connect(kind: str) -> Iterator[Callable[..., Any]]:
 
 def _is_fake(thread: threading.Thread) -> bool:
     # anyio keeps idle workers, and the fake nodes end after the clients.
-    return (
-        thread.name.startswith("AnyIO")
-        or (thread.daemon
-        and not thread.name.startswith("llm-config"))
+    return thread.name.startswith("AnyIO") or (
+        thread.daemon and not thread.name.startswith("llm-config")
     )
 
 

@@ -311,7 +311,11 @@ def test_no_node_is_told_as_not_sent_in_time(connect: Connect, nodes: Cluster) -
     endpoints = nodes.endpoints
     nodes.close()
     client = connect(endpoints, timeout=0.5)
-    for act in (lambda: client.set("n", "k", 1), lambda: client.get("n", "k")):
+    acts: list[Callable[[], Any]] = [
+        lambda: client.set("n", "k", 1),
+        lambda: client.get("n", "k"),
+    ]
+    for act in acts:
         begun = time.monotonic()
         with pytest.raises(NotSent):
             act()
@@ -395,14 +399,15 @@ def test_a_token_file_is_read_again_when_the_token_is_refused(
 
 def test_a_bad_argument_sends_nothing(connect: Connect, nodes: Cluster) -> None:
     client = connect(nodes.endpoints)
-    for act in (
+    acts: tuple[Callable[[], Any], ...] = (
         lambda: client.set("n", "k", 1, idempotency_key="x" * 65),
         lambda: client.set("n", "k", 1, idempotency_key=""),
         lambda: client.set("n", "..", 1),
         lambda: client.set("n", "k", object()),
         lambda: client.set("n", "k", 1, tags="one"),
         lambda: client.get("n", "k", timeout=-1),
-    ):
+    )
+    for act in acts:
         with pytest.raises((InvalidOption, TypeError)):
             act()
     assert not nodes.requests
@@ -411,7 +416,8 @@ def test_a_bad_argument_sends_nothing(connect: Connect, nodes: Cluster) -> None:
 def test_a_closed_client_says_so(connect: Connect, nodes: Cluster) -> None:
     client = connect(nodes.endpoints)
     client.close()
-    for act in (lambda: client.get("n", "k"), lambda: client.watch("n")):
+    acts: list[Callable[[], Any]] = [lambda: client.get("n", "k"), lambda: client.watch("n")]
+    for act in acts:
         with pytest.raises(Closed):
             act()
     assert issubclass(Closed, LlmConfigError)

@@ -194,7 +194,7 @@ def test_the_examples_do_what_they_claim(nodes: RealCluster, example: str) -> No
     environment.pop("LLM_CONFIG_TOKEN", None)
     done = subprocess.run(
         [sys.executable, str(EXAMPLES / example)],
-        env=environment,
+        env=environment | {"PYTHONPATH": str(EXAMPLES.parent)},
         capture_output=True,
         text=True,
         timeout=90,
@@ -207,7 +207,7 @@ def test_an_example_without_a_cluster_fails_clearly() -> None:
     environment = {**os.environ, "LLM_CONFIG_ENDPOINTS": "127.0.0.1:9"}
     done = subprocess.run(
         [sys.executable, str(EXAMPLES / "quick_start.py")],
-        env=environment,
+        env=environment | {"PYTHONPATH": str(EXAMPLES.parent)},
         capture_output=True,
         text=True,
         timeout=90,

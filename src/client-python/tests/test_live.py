@@ -166,9 +166,9 @@ def test_a_refusal_at_the_start_is_raised(connect: Connect, nodes: Cluster, tmp_
 
 
 def test_a_first_state_that_does_not_parse_is_raised(connect: Connect, nodes: Cluster) -> None:
-    with pytest.raises(ParseError, match="model: is missing"):
-        with connect(nodes.endpoints).live("n", parse=Settings):
-            pass
+    client = connect(nodes.endpoints)
+    with pytest.raises(ParseError, match="model: is missing"), client.live("n", parse=Settings):
+        pass
 
 
 def test_a_failing_callback_does_not_end_the_following(connect: Connect, nodes: Cluster) -> None:
@@ -336,7 +336,7 @@ def test_dataclasses_are_checked_and_say_where() -> None:
     parse = parser(Settings)
     good = {"model": "m", "temperature": 1, "limits": {"rpm": 5}, "model-mode": "embed", "new": 1}
     assert parse(good) == Settings("m", 1.0, Limits(5), [], "embed")
-    for bad, words in [
+    cases: list[tuple[dict[str, Any], str]] = [
         ({}, "model: is missing"),
         ({"model": 1}, "model: must be str, not int"),
         ({"model": "m", "temperature": "hot"}, "temperature: must be float, not str"),
@@ -345,7 +345,8 @@ def test_dataclasses_are_checked_and_say_where() -> None:
         ({"model": "m", "fallbacks": ["a", None]}, r"fallbacks\[1\]: must be str, not null"),
         ({"model": "m", "fallbacks": "a"}, "fallbacks: must be a list"),
         ({"model": "m", "model-mode": "x"}, "model-mode: must be one of"),
-    ]:
+    ]
+    for bad, words in cases:
         with pytest.raises(ParseError, match=words):
             parse(bad)
     with pytest.raises(TypeError, match="parse"):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -42,7 +44,7 @@ def parse(*chunks: bytes) -> list[ServerSentEvent]:
 @given(STREAMS, st.lists(st.integers(0, 400)))
 def test_any_cut_gives_the_same_events(stream: bytes, cuts: list[int]) -> None:
     at = sorted({0, len(stream), *(cut % (len(stream) + 1) for cut in cuts)})
-    pieces = [stream[a:b] for a, b in zip(at, at[1:], strict=False)]
+    pieces = [stream[a:b] for a, b in pairwise(at)]
     whole = parse(stream)
     assert parse(*pieces) == whole
     assert parse(*(stream[i : i + 1] for i in range(len(stream)))) == whole
@@ -60,10 +62,8 @@ def test_an_event_has_its_kind_data_and_id() -> None:
 
 def test_an_endless_event_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_sse, "EVENT_BYTES_MAX", 1000)
-    parser = Parser()
     with pytest.raises(TooLarge):
-        for _ in range(1000):
-            parser.feed(b"data: 0123456789\n")
+        parse(*[b"data: 0123456789\n"] * 1000)
     with pytest.raises(TooLarge):
         Parser().feed(b"x" * 1001)
     parser = Parser()
