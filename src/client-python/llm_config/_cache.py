@@ -7,12 +7,12 @@ nonce and AES-256-GCM. A file that is damaged, of another namespace or of anothe
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
 import secrets
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -158,10 +158,12 @@ def _replace(path: Path, content: bytes) -> None:
             os.fsync(file.fileno())
         os.replace(temporary, path)
     except BaseException:
-        _quietly(lambda: temporary.unlink())
+        with contextlib.suppress(OSError):
+            temporary.unlink()
         raise
     # Some file systems cannot; then the rename is as durable as they make it.
-    _quietly(lambda: _sync_folder(path.parent))
+    with contextlib.suppress(OSError):
+        _sync_folder(path.parent)
 
 
 def _sync_folder(folder: Path) -> None:
@@ -170,10 +172,3 @@ def _sync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-def _quietly(action: Callable[[], None]) -> None:
-    try:
-        action()
-    except OSError:
-        pass

@@ -87,6 +87,8 @@ class Wanted:
     env: str | None = None
     from_revision: int | None = None
     bookmarks: bool = False
+    patient: bool = True
+    """Whether an outage after the first opening is waited out; else it is told after the client's timeout."""
 
 
 class Progress:
@@ -143,7 +145,7 @@ def watch(core: Core, wanted: Wanted) -> Watching:
     """Yields what is to be done, and the events.
 
     The first stream must open within the client's timeout; after it, the watch waits for the cluster as long as it
-    takes. It ends only by an error: the cluster refused it.
+    takes, if it is patient. It ends only by an error: the cluster refused it.
     """
     progress = Progress(wanted.from_revision)
     deadline: float | None = time.monotonic() + core.options.timeout
@@ -169,6 +171,8 @@ def watch(core: Core, wanted: Wanted) -> Watching:
             except _Broken as broken:
                 reason = str(broken)
             yield Shut()
+            if not wanted.patient:
+                deadline = time.monotonic() + core.options.timeout
             if progress.mark() != before:
                 failures = 0
             last = node

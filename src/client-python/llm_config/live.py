@@ -26,7 +26,8 @@ import anyio.to_thread
 from ._cache import CacheFile
 from ._core import backoff
 from ._parse import Parse, parser
-from .aio import AsyncClient
+from ._watch import Wanted
+from .aio import AsyncClient, AsyncWatch
 from .client import Client
 from .errors import CacheError, Closed, InvalidOption, LlmConfigError, NotSent, ParseError, Rejected
 from .models import Resolved, WatchEvent
@@ -255,9 +256,14 @@ class _Follower(Generic[T]):
 
     async def _watch(self) -> None:
         choices = self._choices
-        async with self._client.watch(
-            choices.namespace, from_revision=self._resolved_revision + 1, bookmarks=True
-        ) as watch:
+        wanted = Wanted(
+            choices.namespace,
+            from_revision=self._resolved_revision + 1,
+            bookmarks=True,
+            # Whoever asks what is wrong is to hear of an outage.
+            patient=False,
+        )
+        async with AsyncWatch(self._client, wanted) as watch:
             async for event in watch:
                 self._view._over("link")
                 if self._concerns(event):

@@ -93,6 +93,7 @@ def test_a_revision_cut_in_the_middle_is_completed_without_a_repetition(
 ) -> None:
     nodes.put_together("n", {"a": 1, "b": 2, "c": 3})
     nodes.put("n", "d", 4)
+    nodes.members = nodes.nodes[:1]  # so that it comes back to the node with the bad streams
     both = event(1, "set", nodes.log[0][2]) + event(1, "set", nodes.log[1][2])
     # The second event lacks its last byte when the connection breaks.
     nodes.nodes[0].once(stream(nodes.nodes[0], both[:-1]), "/api/v1/watch")
