@@ -281,7 +281,6 @@ class Api:
         etag: str | None,
         timeout: float | None,
         read: ReadOptions,
-        sessionless: bool = False,
     ) -> Request[Resolved | None]:
         """None: the content is still that of `etag`."""
 
@@ -298,7 +297,6 @@ class Api:
             params=_params(env=env, reveal=reveal) | _reading(read),
             headers={"if-none-match": etag} if etag else {},
             timeout=timeout,
-            sessionless=sessionless,
         )
 
     def put_schema(

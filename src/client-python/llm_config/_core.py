@@ -93,7 +93,6 @@ class Request(Generic[T]):
     idempotency_key: str = ""
     timeout: float | None = None
     is_delete: bool = False
-    sessionless: bool = False
 
 
 # --- how one attempt failed ---
@@ -256,7 +255,7 @@ class Core:
         """The query of a read that must not go back, and how many deletes it covers."""
         params = dict(request.params)
         deletes = self._deletes
-        if request.write or request.sessionless or not self.options.session:
+        if request.write or not self.options.session:
             return params, 0
         if params.get("consistency") == "linearizable":
             return params, deletes
@@ -278,9 +277,21 @@ class Core:
         if revision is not None:
             self.seen(revision)
 
-    def succeeded(self, request: Request[Any], answer: Answer, deletes: int) -> None:
-        """Keeps the books after an answer that is a success."""
+    def succeeded(
+        self,
+        request: Request[Any],
+        params: Mapping[str, str],
+        answer: Answer,
+        deletes: int,
+        before: int,
+    ) -> None:
+        """Keeps the books after an answer that is a success; `before` is the revision known when it was asked for."""
+        revision = _number(answer.headers.get("x-config-revision"))
+        newest = params.get("consistency") == "linearizable" and not request.write
         with self._lock:
+            if newest and revision is not None and revision < before and self._revision <= before:
+                # Restored from a backup: to wait for a revision that is gone would be for ever.
+                self._revision = revision
             self._deletes_seen = max(self._deletes_seen, deletes)
             node, leader = (answer.headers.get(f"x-config-{name}") for name in ("node", "leader"))
             if request.is_delete and (node is None or node != leader):
@@ -374,6 +385,7 @@ def _attempt(
     headers, shown = core.headers(request.headers)
     if request.write and request.idempotency_key:
         headers["idempotency-key"] = request.idempotency_key
+    before = core.revision
     params, deletes = core.session(request)
     url = core.nodes.url(node) + request.path
     if params:
@@ -393,7 +405,7 @@ def _attempt(
             core.nodes.silent(node)
             return Lost(f"{node.address}: {error}; is it a node of another version?"), shown
         core.answered(node, reply)
-        core.succeeded(request, reply, deletes)
+        core.succeeded(request, params, reply, deletes, before)
         if core.bearer is not None and shown is not None:
             core.bearer.accepted(shown)
         return _Success(value), shown

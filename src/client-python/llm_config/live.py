@@ -132,7 +132,8 @@ class _View(Generic[T]):
         with self._changed:
             self._current = snapshot
             self._confirmed_at = confirmed_at
-            self._confirmed_revision = max(self._confirmed_revision, snapshot.revision)
+            # Lower than before only after a restore from a backup.
+            self._confirmed_revision = snapshot.revision
             self._changed.notify_all()
         self._wake()
         self._tell(self._choices.on_change, snapshot)
@@ -298,7 +299,6 @@ class _Follower(Generic[T]):
             else {"min_revision": min_revision}
             if min_revision
             else {},
-            sessionless=linearizable,
         )
         resolved = await self._client._run(request)
         view._over("link")
@@ -420,7 +420,7 @@ class AsyncLiveConfig(_View[T]):
         reveal: bool = False,
         cache_file: str | os.PathLike[str] | None = None,
         cache_key: bytes | None = None,
-        on_change: Callable[[Snapshot[T]], object] | None = None,
+        on_change: Callable[[Snapshot[Any]], object] | None = None,
         on_error: Callable[[LlmConfigError], object] | None = None,
         start_timeout: float | None = None,
     ) -> None:
@@ -531,7 +531,7 @@ class LiveConfig(_View[T]):
         reveal: bool = False,
         cache_file: str | os.PathLike[str] | None = None,
         cache_key: bytes | None = None,
-        on_change: Callable[[Snapshot[T]], object] | None = None,
+        on_change: Callable[[Snapshot[Any]], object] | None = None,
         on_error: Callable[[LlmConfigError], object] | None = None,
         start_timeout: float | None = None,
     ) -> None:

@@ -23,6 +23,8 @@ from llm_config import (
     NotFound,
     Options,
     PayloadTooLarge,
+    Rejected,
+    SchemaViolation,
     Txn,
     VersionConflict,
 )
@@ -98,6 +100,23 @@ def test_every_call_is_understood(nodes: RealCluster) -> None:
         assert old.revision == first.revision
         with pytest.raises(NotFound):
             client.get("t/calls", "none", max_staleness_ms=10_000)
+
+
+def test_a_schema_refuses_what_does_not_meet_it(nodes: RealCluster) -> None:
+    with Client(options(nodes)) as client:
+        client.set("t/schema", "limit", 5)
+        try:
+            schema = client.put_schema("t/schema", "limit", {"type": "integer"}, comment="why")
+        except Rejected as error:
+            if error.code not in ("NOT_FOUND", "HTTP_404"):
+                raise
+            pytest.skip("this server has no schemas")
+        assert client.get_schema("t/schema", "limit") == schema
+        with pytest.raises(SchemaViolation) as violation:
+            client.set("t/schema", "limit", "five")
+        assert violation.value.violations[0]["message"]
+        client.delete_schema("t/schema", "limit", expected_version=schema.version)
+        client.set("t/schema", "limit", "five")
 
 
 def test_writes_happen_once_and_are_watched_once_while_leaders_are_killed(

@@ -155,6 +155,11 @@ def test_a_cluster_that_went_back_by_a_restore_is_believed(
             node.once(problem("INVALID_ARGUMENT", 400), "/api/v1/watch")
             node.cut_connections()
         until(lambda: live.values["k"] == "restored", "the restored state")
+        assert live.revision == 2
+        revision = nodes.put("n", "k", "after")
+        assert revision == 3
+        assert live.wait_for_revision(revision, 5)
+        assert live.values["k"] == "after"
 
 
 def test_a_refusal_at_the_start_is_raised(connect: Connect, nodes: Cluster, tmp_path: Path) -> None:
