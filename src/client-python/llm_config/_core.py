@@ -32,6 +32,8 @@ BACKOFF_FIRST = 0.025
 BACKOFF_MAX = 1.0
 #: Longest wait that a node is believed; a call gives up before it anyway.
 WAIT_MAX = 3600.0
+#: An attempt with less time than this only hides why the one before failed.
+ATTEMPT_MIN = 0.02
 #: For the question who is in the cluster: it only makes the way shorter, so it must not cost much of a call.
 DISCOVERY_TIMEOUT = 1.0
 #: Refused for what concerns this caller, on whichever node.
@@ -338,7 +340,7 @@ def call(core: Core, request: Request[T]) -> Calling[T]:
             code = outcome.code if isinstance(outcome, Refused) else ""
         pause += backoff(failures)
         failures += 1
-        if time.monotonic() + pause >= deadline:
+        if time.monotonic() + pause >= deadline - ATTEMPT_MIN:
             raise _conclude(request, lost, reason, code)
         yield Sleep(pause)
 
