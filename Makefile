@@ -39,9 +39,14 @@ run: build ## start a three-node cluster on this machine; Ctrl-C stops it
 .PHONY: test
 test: deps ## run every test
 	$(CARGO) test --locked --workspace
+	@$(MAKE) --no-print-directory python-test
+
+.PHONY: python-test
+python-test: build ## test the Python client, also against real nodes
+	@LLM_CONFIG_SERVER="$(CARGO_TARGET_DIR)/debug/llm-config-manager" .ci/python test
 
 .PHONY: verify
-verify: deps verify-format verify-lint verify-policy verify-docs verify-rules verify-units ## all the checks that are not tests
+verify: deps verify-format verify-lint verify-policy verify-docs verify-rules verify-units verify-python ## all the checks that are not tests
 
 .PHONY: verify-format
 verify-format:
@@ -69,6 +74,11 @@ verify-rules:
 .PHONY: verify-units
 verify-units:
 	@.ci/units
+
+# The Python client's form and types.
+.PHONY: verify-python
+verify-python:
+	@.ci/python check
 
 # Known advisories need RustSec's database, which cargo-deny fetches; without a network they are left out, and said to be.
 .PHONY: deny

@@ -1,0 +1,3 @@
+"""The version of this package; that of the API is in the path."""
+
+__version__ = "0.2.0"
