@@ -126,7 +126,8 @@ async fn two_nodes_that_name_each_other_do_not_make_an_endless_chase() {
     let options = Options::default().timeout(Duration::from_millis(700));
     let client = Client::with_options([a.endpoint()], options).unwrap();
     let error = client.namespace("n").set("k", &1).await.unwrap_err();
-    assert!(matches!(error, Error::NotSent { .. }), "{error}");
+    // An attempt that the deadline cut off may have got through.
+    assert!(error.is_outage(), "{error}");
     let attempts = a.sets().len() + b.sets().len();
     assert!((2..=60).contains(&attempts), "the pauses grow: {attempts}");
 }
