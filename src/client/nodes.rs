@@ -557,6 +557,8 @@ mod tests {
         nodes.is_member("a:1", 1);
         nodes.is_member("b:1", 3);
         assert_eq!(reads(&nodes), set(&["a:1"]), "it is another one than was said");
+        nodes.is_member("b:1", 1);
+        assert_eq!(reads(&nodes), set(&["a:1"]), "it is another member than was said");
         nodes.is_member("b:1", 2);
         assert_eq!(reads(&nodes), set(&["a:1", "b:1"]));
         assert!(nodes.learn_members(&members(&[(1, "a:1"), (2, "b:1")])).is_empty());
@@ -589,6 +591,9 @@ mod tests {
         nodes.learn_members(&members(&[(1, "10.0.0.1:1")]));
         nodes.is_member("10.0.0.1:1", 1);
         nodes.is_member("name:1", 1);
+        assert_eq!(reads(&nodes), set(&["name:1"]));
+        // In the other order, too.
+        nodes.is_member("10.0.0.1:1", 1);
         assert_eq!(reads(&nodes), set(&["name:1"]));
     }
 

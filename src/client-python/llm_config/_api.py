@@ -320,5 +320,22 @@ class Api:
         path = self._path(namespace, key, of="schemas")
         return Request("GET", path, self._schema, params=_reading(read), timeout=timeout)
 
+    def list_schemas(
+        self,
+        namespace: str,
+        prefix: str,
+        limit: int | None,
+        cursor: str | None,
+        timeout: float | None,
+        read: ReadOptions,
+    ) -> Request[Page[Schema]]:
+        return Request(
+            "GET",
+            self._path(namespace, of="schemas"),
+            lambda answer: models.schemas(self._json(answer)),
+            params=_params(prefix=prefix, limit=limit, cursor=cursor) | _reading(read),
+            timeout=timeout,
+        )
+
     def _schema(self, answer: Answer) -> Schema:
         return models.schema(self._json(answer))

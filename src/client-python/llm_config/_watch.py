@@ -83,6 +83,7 @@ class Wanted:
     """What is watched; None and "" do not restrict."""
 
     namespace: str | None = None
+    namespace_prefix: str = ""
     prefix: str = ""
     env: str | None = None
     from_revision: int | None = None
@@ -190,6 +191,8 @@ def _url(core: Core, node: Node, wanted: Wanted, progress: Progress) -> str:
     params: dict[str, str] = {}
     if wanted.namespace is not None:
         params["namespace"] = wanted.namespace
+    if wanted.namespace_prefix:
+        params["namespace_prefix"] = wanted.namespace_prefix
     if wanted.prefix:
         params["prefix"] = wanted.prefix
     if wanted.env is not None:

@@ -321,6 +321,21 @@ class AsyncClient:
         """The key's schema; `NotFound` when it has none."""
         return await self._run(self._api.get_schema(namespace, key, timeout, read))
 
+    async def list_schemas(
+        self,
+        namespace: str,
+        *,
+        prefix: str = "",
+        limit: int | None = None,
+        cursor: str | None = None,
+        timeout: float | None = None,
+        **read: Unpack[ReadOptions],
+    ) -> Page[Schema]:
+        """A page of the namespace's schemas, sorted by key."""
+        return await self._run(
+            self._api.list_schemas(namespace, prefix, limit, cursor, timeout, read)
+        )
+
     async def delete_schema(
         self,
         namespace: str,
@@ -349,6 +364,7 @@ class AsyncClient:
         self,
         namespace: str | None = None,
         *,
+        namespace_prefix: str = "",
         prefix: str = "",
         env: str | None = None,
         from_revision: int | None = None,
@@ -356,12 +372,15 @@ class AsyncClient:
     ) -> AsyncWatch:
         """Every change once, in order, across reconnects; all namespaces and environments when None.
 
+        `prefix` is that of the keys, `namespace_prefix`, instead of `namespace`, that of the namespaces.
         It begins with `from_revision` itself; when absent, with the first change after the stream is open. The first
         stream must open within the client's timeout (`NotSent`), after it the watch waits for the cluster as long as
         it takes. It ends by an error only, such as `RevisionCompacted`. `bookmarks` are events too then.
         """
         self._check_open()
-        return AsyncWatch(self, Wanted(namespace, prefix, env, from_revision, bookmarks))
+        return AsyncWatch(
+            self, Wanted(namespace, namespace_prefix, prefix, env, from_revision, bookmarks)
+        )
 
 
 class AsyncWatch:

@@ -328,6 +328,19 @@ class Client:
         """The key's schema; `NotFound` when it has none."""
         return self._run(self._api.get_schema(namespace, key, timeout, read))
 
+    def list_schemas(
+        self,
+        namespace: str,
+        *,
+        prefix: str = "",
+        limit: int | None = None,
+        cursor: str | None = None,
+        timeout: float | None = None,
+        **read: Unpack[ReadOptions],
+    ) -> Page[Schema]:
+        """A page of the namespace's schemas, sorted by key."""
+        return self._run(self._api.list_schemas(namespace, prefix, limit, cursor, timeout, read))
+
     def delete_schema(
         self,
         namespace: str,
@@ -356,6 +369,7 @@ class Client:
         self,
         namespace: str | None = None,
         *,
+        namespace_prefix: str = "",
         prefix: str = "",
         env: str | None = None,
         from_revision: int | None = None,
@@ -363,12 +377,15 @@ class Client:
     ) -> Watch:
         """Every change once, in order, across reconnects; all namespaces and environments when None.
 
+        `prefix` is that of the keys, `namespace_prefix`, instead of `namespace`, that of the namespaces.
         It begins with `from_revision` itself; when absent, with the first change after the stream is open. The first
         stream must open within the client's timeout (`NotSent`), after it the watch waits for the cluster as long as
         it takes. It ends by an error only, such as `RevisionCompacted`. `bookmarks` are events too then.
         """
         self._check_open()
-        return Watch(self, Wanted(namespace, prefix, env, from_revision, bookmarks))
+        return Watch(
+            self, Wanted(namespace, namespace_prefix, prefix, env, from_revision, bookmarks)
+        )
 
 
 class Watch:

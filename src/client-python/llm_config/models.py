@@ -180,6 +180,13 @@ def namespaces(document: Any) -> Page[NamespaceCount]:
     return Page(items, _cursor(found), _member(found, "revision", int))
 
 
+def schemas(document: Any) -> Page[Schema]:
+    """A page of schemas."""
+    found = _object(document)
+    items = tuple(schema(item) for item in _member(found, "items", list))
+    return Page(items, _cursor(found))
+
+
 def diff(document: Any) -> Diff:
     """Two sides and a patch."""
     found = _object(document)

@@ -23,7 +23,6 @@ from llm_config import (
     NotFound,
     Options,
     PayloadTooLarge,
-    Rejected,
     SchemaViolation,
     Txn,
     VersionConflict,
@@ -105,18 +104,30 @@ def test_every_call_is_understood(nodes: RealCluster) -> None:
 def test_a_schema_refuses_what_does_not_meet_it(nodes: RealCluster) -> None:
     with Client(options(nodes)) as client:
         client.set("t/schema", "limit", 5)
-        try:
-            schema = client.put_schema("t/schema", "limit", {"type": "integer"}, comment="why")
-        except Rejected as error:
-            if error.code not in ("NOT_FOUND", "HTTP_404"):
-                raise
-            pytest.skip("this server has no schemas")
+        schema = client.put_schema("t/schema", "limit", {"type": "integer"}, comment="why")
         assert client.get_schema("t/schema", "limit") == schema
+        client.put_schema("t/schema", "name", True)
+        page = client.list_schemas("t/schema", limit=1)
+        assert page.items == (schema,)
+        rest = client.list_schemas("t/schema", limit=1, cursor=page.next_cursor)
+        assert [one.key for one in rest.items] == ["name"]
+        assert client.list_schemas("t/schema", prefix="n").items == rest.items
         with pytest.raises(SchemaViolation) as violation:
             client.set("t/schema", "limit", "five")
         assert violation.value.violations[0]["message"]
         client.delete_schema("t/schema", "limit", expected_version=schema.version)
         client.set("t/schema", "limit", "five")
+
+
+def test_a_watch_follows_the_namespaces_that_begin_alike(nodes: RealCluster) -> None:
+    with Client(options(nodes)) as client:
+        begun = client.set("t/alike", "k", 0).revision
+        for namespace in ("t/alike/a", "t/other", "t/alike/b"):
+            client.set(namespace, "k", 1)
+        watch = client.watch(namespace_prefix="t/alike/", from_revision=begun)
+        with watch:
+            seen = [next(watch).entry for _ in range(2)]
+    assert [entry.namespace for entry in seen if entry] == ["t/alike/a", "t/alike/b"]
 
 
 def test_writes_happen_once_and_are_watched_once_while_leaders_are_killed(

@@ -18,8 +18,10 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let name = namespace("examples/offline-start");
     let cache = std::env::temp_dir().join(format!("llm-config-example-{}", std::process::id()));
     let result = run(&name, &cache).await;
-    // Whatever happened.
-    std::fs::remove_file(&cache)?;
+    // Whatever happened; without a node there is no file yet.
+    if cache.exists() {
+        std::fs::remove_file(&cache)?;
+    }
     result
 }
 

@@ -87,6 +87,18 @@ async fn it_follows_what_its_environment_may_take_values_from() {
 }
 
 #[tokio::test]
+async fn without_a_session_too_it_asks_for_the_revision_of_the_change() {
+    let node = Fake::start().await;
+    node.holds(5, "limit", "1");
+    let client = Client::builder().endpoint(node.endpoint()).session(false).build().unwrap();
+    let mut config = client.namespace("n").live::<Settings>().await.unwrap();
+    node.changes(6, "limit", "2");
+    becomes(&mut config, 2).await;
+    let asked = node.extra(|extra| extra.resolved.clone());
+    assert_eq!(asked.last().unwrap().read.unwrap().min_revision, Some(6));
+}
+
+#[tokio::test]
 async fn edge_follows_production_too() {
     let node = Fake::start().await;
     node.holds(5, "limit", "1");

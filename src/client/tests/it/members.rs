@@ -150,3 +150,14 @@ async fn nothing_runs_on_when_the_client_is_dropped() {
     drop((client, config));
     until("every task has ended", || alive() <= before).await;
 }
+
+#[tokio::test]
+async fn a_client_that_makes_one_call_and_ends_asks_for_no_members() {
+    let node = Fake::start().await;
+    let client = Client::builder().endpoint(node.endpoint()).build().unwrap();
+    read(&client, 1).await;
+    drop(client);
+    // It would have asked by then, half a second after its call.
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(node.extra(|extra| extra.statuses), 0);
+}

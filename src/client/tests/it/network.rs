@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use llm_config_client::{Client, Error, Options, v1};
+use llm_config_client::{Client, Error, Options, Watch, v1};
 
 use crate::fake::proxy::{Mode, Proxy};
 use crate::fake::{End, Fake, Reply, change, until};
@@ -126,9 +126,15 @@ async fn two_nodes_that_name_each_other_do_not_make_an_endless_chase() {
     let options = Options::default().timeout(Duration::from_millis(700));
     let client = Client::with_options([a.endpoint()], options).unwrap();
     let error = client.namespace("n").set("k", &1).await.unwrap_err();
-    assert!(matches!(error, Error::NotSent { .. }), "{error}");
+    // An attempt that the deadline cut off may have got through.
+    assert!(error.is_outage(), "{error}");
     let attempts = a.sets().len() + b.sets().len();
     assert!((2..=60).contains(&attempts), "the pauses grow: {attempts}");
+}
+
+async fn next(watch: &mut Watch) -> v1::WatchResponse {
+    let next = tokio::time::timeout(Duration::from_secs(30), watch.next()).await;
+    next.expect("the watch is stuck").expect("the watch ended").expect("the watch failed")
 }
 
 /// A change that does not fit into one packet.
@@ -159,16 +165,16 @@ async fn a_watch_cut_in_the_middle_of_a_revision_delivers_it_once_and_whole() {
     node.tell(change(1)).tell(large(2)).tell(change(3));
     let proxy = Proxy::before(node.address, Mode::Stutter).await;
     let mut watch = client(&[proxy.endpoint()]).watch_namespaces("").from_revision(1).start();
-    assert_eq!(watch.next().await.unwrap().unwrap().revision, 1);
+    assert_eq!(next(&mut watch).await.revision, 1);
     let cutter = async {
         until("revision 2 is half there", || proxy.answered_bytes() > 50_000).await;
         assert!(proxy.answered_bytes() < 390_000, "too late to cut it");
         proxy.set(Mode::Pass);
         proxy.cut();
     };
-    let ((), response) = tokio::join!(cutter, watch.next());
-    assert_eq!(response.unwrap().unwrap(), large(2));
-    assert_eq!(watch.next().await.unwrap().unwrap(), change(3));
+    let ((), response) = tokio::join!(cutter, next(&mut watch));
+    assert_eq!(response, large(2));
+    assert_eq!(next(&mut watch).await, change(3));
     let from: Vec<u64> = node.watched().iter().map(|watched| watched.from_revision).collect();
     assert_eq!(from, [1, 2]);
 }
@@ -179,7 +185,7 @@ async fn a_watch_notices_a_peer_that_vanished_and_goes_on() {
     node.tell(change(1));
     let proxy = Proxy::before(node.address, Mode::Pass).await;
     let mut watch = client(&[proxy.endpoint()]).watch_namespaces("").from_revision(1).start();
-    assert_eq!(watch.next().await.unwrap().unwrap().revision, 1);
+    assert_eq!(next(&mut watch).await.revision, 1);
     // No packet says so: only the pings stay unanswered.
     proxy.set(Mode::HalfOpen);
     let before = proxy.accepted();
@@ -200,7 +206,7 @@ async fn a_dropped_wait_for_a_watch_loses_nothing() {
     let node = Fake::start().await;
     node.tell(change(1));
     let mut watch = client(&[node.endpoint()]).watch_namespaces("").from_revision(1).start();
-    assert_eq!(watch.next().await.unwrap().unwrap().revision, 1);
+    assert_eq!(next(&mut watch).await.revision, 1);
     for revision in 2..20 {
         assert!(tokio::time::timeout(Duration::from_micros(50), watch.next()).await.is_err());
         node.tell(change(revision));
