@@ -102,6 +102,7 @@ class Api:
             idempotency_key=_key(idempotency_key),
             timeout=timeout,
             is_delete=method == "DELETE",
+            changes_schema=path.startswith("/api/v1/schemas/"),
         )
 
     def get(

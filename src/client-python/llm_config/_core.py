@@ -95,6 +95,7 @@ class Request(Generic[T]):
     idempotency_key: str = ""
     timeout: float | None = None
     is_delete: bool = False
+    changes_schema: bool = False
 
 
 # --- how one attempt failed ---
@@ -231,9 +232,9 @@ class Core:
         self.bearer = Bearer(options.token, options.token_file) if has_token else None
         self._lock = threading.Lock()
         self._revision = 0
-        # Deletes whose revision no answer told, and how many of them a linearizable read has covered.
-        self._deletes = 0
-        self._deletes_seen = 0
+        # Writes whose revision no answer told, and how many of them a linearizable read has covered.
+        self._untold = 0
+        self._untold_seen = 0
 
     @property
     def revision(self) -> int:
@@ -254,17 +255,17 @@ class Core:
         return headers, shown
 
     def session(self, request: Request[Any]) -> tuple[dict[str, str], int]:
-        """The query of a read that must not go back, and how many deletes it covers."""
+        """The query of a read that must not go back, and how many untold writes it covers."""
         params = dict(request.params)
-        deletes = self._deletes
+        untold = self._untold
         if request.write or not self.options.session:
             return params, 0
         if params.get("consistency") == "linearizable":
-            return params, deletes
-        if deletes > self._deletes_seen:
-            # Passed on by a follower, a delete does not say its revision.
+            return params, untold
+        if untold > self._untold_seen:
+            # Passed on by a follower, a delete does not say its revision; a schema has none.
             params["consistency"] = "linearizable"
-            return params, deletes
+            return params, untold
         if self._revision > 0:
             least = max(int(params.get("min_revision", "0")), self._revision)
             params["min_revision"] = str(least)
@@ -284,7 +285,7 @@ class Core:
         request: Request[Any],
         params: Mapping[str, str],
         answer: Answer,
-        deletes: int,
+        untold: int,
         before: int,
     ) -> None:
         """Keeps the books after an answer that is a success; `before` is the revision known when it was asked for."""
@@ -294,10 +295,12 @@ class Core:
             if newest and revision is not None and revision < before and self._revision <= before:
                 # Restored from a backup: to wait for a revision that is gone would be for ever.
                 self._revision = revision
-            self._deletes_seen = max(self._deletes_seen, deletes)
+            self._untold_seen = max(self._untold_seen, untold)
             node, leader = (answer.headers.get(f"x-config-{name}") for name in ("node", "leader"))
-            if request.is_delete and (node is None or node != leader):
-                self._deletes += 1
+            passed_on = node is None or node != leader
+            # A schema makes no revision at all.
+            if request.changes_schema or (request.is_delete and passed_on):
+                self._untold += 1
 
 
 def _number(text: str | None) -> int | None:
@@ -388,7 +391,7 @@ def _attempt(
     if request.write and request.idempotency_key:
         headers["idempotency-key"] = request.idempotency_key
     before = core.revision
-    params, deletes = core.session(request)
+    params, untold = core.session(request)
     url = core.nodes.url(node) + request.path
     if params:
         url += "?" + urlencode(params)
@@ -407,7 +410,7 @@ def _attempt(
             core.nodes.silent(node)
             return Lost(f"{node.address}: {error}; is it a node of another version?"), shown
         core.answered(node, reply)
-        core.succeeded(request, params, reply, deletes, before)
+        core.succeeded(request, params, reply, untold, before)
         if core.bearer is not None and shown is not None:
             core.bearer.accepted(shown)
         return _Success(value), shown

@@ -374,6 +374,18 @@ def test_a_delete_that_was_passed_on_is_seen_by_the_next_read(
         client.resolve("n")
 
 
+def test_a_schema_is_seen_by_the_next_read(connect: Connect, nodes: Cluster) -> None:
+    schema = {"namespace": "n", "key": "k", "schema": True, "version": 1}
+    for node in nodes.nodes:
+        node.script(lambda r: Reply(200, schema) if "/schemas/" in r.path else None)
+    client = connect(nodes.endpoints)
+    client.get_schema("n", "k")
+    assert nodes.reads()[-1].params == {}
+    client.put_schema("n", "k", True)
+    client.get_schema("n", "k")
+    assert nodes.reads()[-1].params == {"consistency": "linearizable"}
+
+
 def test_a_token_file_is_read_again_when_the_token_is_refused(
     connect: Connect, nodes: Cluster, tmp_path: Path
 ) -> None:
