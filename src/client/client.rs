@@ -396,6 +396,11 @@ impl Client {
         Ok(entry)
     }
 
+    /// Whether reads see at least what this client has seen or written.
+    pub(crate) fn has_session(&self) -> bool {
+        self.shared.options.session
+    }
+
     /// A cached read waits for what this session has seen; a linearizable one sees it anyway.
     pub(crate) fn in_session(&self, read: Option<ReadOptions>) -> Option<ReadOptions> {
         let seen = self.revision();

@@ -4,8 +4,8 @@ use tonic::transport::Channel;
 
 use crate::client::{ANSWER_BYTES_MAX, Client, Effect, write_effect};
 use crate::error::Error;
-use crate::v1;
 use crate::v1::schema_service_client::SchemaServiceClient;
+use crate::v1::{self, Consistency, ReadOptions};
 
 impl Client {
     /// Puts a schema for a key of a namespace, or replaces it. An empty idempotency key is replaced by a fresh one.
@@ -25,7 +25,8 @@ impl Client {
         Ok(response.into_inner())
     }
 
-    /// Reads the schema of a key; `NOT_FOUND` when there is none (see [`Error::is_not_found`]).
+    /// Reads the schema of a key; `NOT_FOUND` when there is none (see [`Error::is_not_found`]). Within a session it is
+    /// linearizable unless a consistency is named: a schema makes no revision that a node could wait for.
     ///
     /// # Errors
     /// [`Error::Rejected`], or [`Error::NotSent`] when no node answered before the deadline.
@@ -33,7 +34,7 @@ impl Client {
         &self,
         mut request: v1::GetSchemaRequest,
     ) -> Result<v1::GetSchemaResponse, Error> {
-        request.read = self.in_session(request.read);
+        request.read = self.newest_in_session(request.read);
         let response = self
             .call(&Effect::Read, request, |channel, request| async move {
                 schemas(channel).get_schema(request).await
@@ -42,7 +43,7 @@ impl Client {
         Ok(response.into_inner())
     }
 
-    /// Reads one page of the schemas of a namespace, sorted by key.
+    /// Reads one page of the schemas of a namespace, sorted by key; as fresh as [`Client::get_schema`].
     ///
     /// # Errors
     /// [`Error::Rejected`], or [`Error::NotSent`] when no node answered before the deadline.
@@ -50,7 +51,7 @@ impl Client {
         &self,
         mut request: v1::ListSchemasRequest,
     ) -> Result<v1::ListSchemasResponse, Error> {
-        request.read = self.in_session(request.read);
+        request.read = self.newest_in_session(request.read);
         let response = self
             .call(&Effect::Read, request, |channel, request| async move {
                 schemas(channel).list_schemas(request).await
@@ -74,6 +75,14 @@ impl Client {
             })
             .await?;
         Ok(response.into_inner())
+    }
+
+    fn newest_in_session(&self, read: Option<ReadOptions>) -> Option<ReadOptions> {
+        let read = read.unwrap_or_default();
+        if !self.has_session() || read.consistency() != Consistency::Unspecified {
+            return self.in_session(Some(read));
+        }
+        Some(ReadOptions { consistency: Consistency::Linearizable.into(), ..read })
     }
 }
 

@@ -370,7 +370,17 @@ async fn schemas_are_read_in_session_and_written_under_one_key() {
         assert!(first == second && !first.idempotency_key.is_empty());
         let [first, second] = &extra.schemas_deleted[..] else { panic!("sent twice") };
         assert!(first == second && !first.idempotency_key.is_empty());
-        assert_eq!(extra.schemas_got[0].read.unwrap().min_revision, Some(3));
-        assert_eq!(extra.schemas_listed[0].read.unwrap().min_revision, Some(3));
+        // No revision says that a node has a schema.
+        let linearizable = v1::Consistency::Linearizable;
+        assert_eq!(extra.schemas_got[0].read.unwrap().consistency(), linearizable);
+        assert_eq!(extra.schemas_listed[0].read.unwrap().consistency(), linearizable);
+    });
+    let read =
+        v1::ReadOptions { consistency: v1::Consistency::Cached.into(), ..Default::default() };
+    let cached = v1::GetSchemaRequest { read: Some(read), ..Default::default() };
+    client.get_schema(cached).await.unwrap();
+    node.extra(|extra| {
+        let read = extra.schemas_got[1].read.unwrap();
+        assert_eq!((read.consistency(), read.min_revision), (v1::Consistency::Cached, Some(3)));
     });
 }
