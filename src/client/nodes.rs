@@ -357,8 +357,10 @@ pub(crate) fn parse(endpoint: &str) -> Result<Parsed, Error> {
     let uri: Uri = format!("http://{rest}/")
         .parse()
         .map_err(|_| invalid("is not HOST:PORT, like 127.0.0.1:50051"))?;
-    if uri.path() != "/" || uri.query().is_some() || rest.contains('@') {
-        return Err(invalid("must be HOST:PORT only, without path, query or user"));
+    // A fragment is no part of what was read; what is left must be all that was given.
+    let whole = uri.authority().is_some_and(|authority| authority.as_str() == rest);
+    if !whole || uri.path() != "/" || uri.query().is_some() || rest.contains('@') {
+        return Err(invalid("must be HOST:PORT only, without path, query, fragment or user"));
     }
     if uri.host().is_none_or(str::is_empty) {
         return Err(invalid("has no host; write HOST:PORT, like 127.0.0.1:50051"));
@@ -444,6 +446,8 @@ mod tests {
             "ftp://node:1",
             "node:x",
             "node:1/path",
+            "node:1#part",
+            "node:1#part/",
             "a@node:1",
             ":5",
             "node:0",
