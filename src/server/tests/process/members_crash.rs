@@ -119,12 +119,18 @@ impl Story {
     fn check(&mut self) {
         self.writes += 1;
         let writes = self.writes;
-        let leader = self.leader();
-        let node = &self.cluster.nodes[leader];
-        node.put_surely(&format!("k{writes}"), &writes.to_string());
+        let key = format!("k{writes}");
+        // Asked anew each time: whoever leads may be the one that is being removed.
+        wait_for("the leader takes a write", || {
+            let leader = self.leader();
+            let reply = self.cluster.nodes[leader].put(&key, &writes.to_string())?;
+            matches!(reply.status, 200 | 201).then_some(())
+        });
         for n in 1..=writes {
             wait_for("every acknowledged write is there", || {
-                node.read(&format!("k{n}")).filter(|value| *value == json!(n))
+                let leader = self.leader();
+                let value = self.cluster.nodes[leader].read(&format!("k{n}"))?;
+                (value == json!(n)).then_some(())
             });
         }
     }
