@@ -199,6 +199,18 @@ pub enum Rejection {
     InvalidArgument(#[from] InvalidArgument),
 }
 
+impl Rejection {
+    /// Refuses what is not at the version that was expected; nothing is refused when none was.
+    pub(crate) fn unless_at(current_version: u64, expected: Option<u64>) -> Result<(), Self> {
+        match expected {
+            Some(expected) if expected != current_version => {
+                Err(Self::VersionConflict { current_version })
+            }
+            Some(_) | None => Ok(()),
+        }
+    }
+}
+
 /// What applying a command came to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Applied {

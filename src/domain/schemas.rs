@@ -19,16 +19,6 @@ use crate::record::Record as _;
 use crate::store::{self, Order, Reader, StoreError};
 use crate::wire;
 
-fn check_expected(known: Option<&Schema>, expected: Option<u64>) -> Result<(), Rejection> {
-    let current_version = known.map_or(0, |schema| schema.version);
-    match expected {
-        Some(expected) if expected != current_version => {
-            Err(Rejection::VersionConflict { current_version })
-        }
-        Some(_) | None => Ok(()),
-    }
-}
-
 pub(crate) fn put<R: Reader + ?Sized>(
     store: &mut Overlay<'_, R>,
     meta: &mut Meta,
@@ -36,7 +26,8 @@ pub(crate) fn put<R: Reader + ?Sized>(
     put: &PutSchema,
 ) -> QueryResult<Outcome> {
     let known = get(store, &put.namespace, &put.key)?;
-    check_expected(known.as_ref(), put.expected_version)?;
+    let current_version = known.as_ref().map_or(0, |schema| schema.version);
+    Rejection::unless_at(current_version, put.expected_version)?;
     let created = known.is_none();
     if created {
         if meta.schemas >= limits::SCHEMAS_MAX {
@@ -75,7 +66,7 @@ pub(crate) fn delete<R: Reader + ?Sized>(
     delete: &DeleteSchema,
 ) -> QueryResult<Outcome> {
     let known = get(store, &delete.namespace, &delete.key)?.ok_or(Rejection::NotFound)?;
-    check_expected(Some(&known), delete.expected_version)?;
+    Rejection::unless_at(known.version, delete.expected_version)?;
     store.delete(keys::schema(&delete.namespace, delete.key.as_str()));
     meta.schemas = meta.schemas.saturating_sub(1);
     // A number is never used again, whatever comes next.

@@ -73,8 +73,10 @@ impl Command {
                 format!("was checked by more than {} schemas", limits::SCHEMAS_CHECKED_MAX);
             return Err(InvalidArgument::new("request", reason));
         }
-        let named = |checked: &CheckedSchema| (checked.namespace.clone(), checked.key.clone());
-        if !self.schemas.is_sorted_by(|one, next| named(one) < named(next)) {
+        let before = |one: &CheckedSchema, next: &CheckedSchema| {
+            (&one.namespace, &one.key) < (&next.namespace, &next.key)
+        };
+        if !self.schemas.is_sorted_by(before) {
             let reason = "names the schemas that it was checked by out of order";
             return Err(InvalidArgument::new("request", reason));
         }

@@ -35,16 +35,6 @@ struct Content {
     comment: String,
 }
 
-fn check_expected(head: Option<&Head>, expected: Option<u64>) -> Result<(), Rejection> {
-    let current_version = head.map_or(0, Head::current_version);
-    match expected {
-        Some(expected) if expected != current_version => {
-            Err(Rejection::VersionConflict { current_version })
-        }
-        Some(_) | None => Ok(()),
-    }
-}
-
 impl<'o, 'b, R: Reader + ?Sized> Writer<'o, 'b, R> {
     pub(crate) fn new(store: &'o mut Overlay<'b, R>, meta: Meta, command: &'o Command) -> Self {
         let revision = meta.revision + 1;
@@ -86,7 +76,8 @@ impl<'o, 'b, R: Reader + ?Sized> Writer<'o, 'b, R> {
     /// Also answers whether the entry did not exist before.
     pub(crate) fn set(&mut self, set: &Set) -> QueryResult<(Entry, bool)> {
         let head = query::head(&*self.store, &set.address)?;
-        check_expected(head.as_ref(), set.expected_version)?;
+        let current_version = head.as_ref().map_or(0, Head::current_version);
+        Rejection::unless_at(current_version, set.expected_version)?;
         self.check_schema(&set.address)?;
         let created = !head.as_ref().is_some_and(|head| head.live);
         match &set.value {
@@ -109,7 +100,7 @@ impl<'o, 'b, R: Reader + ?Sized> Writer<'o, 'b, R> {
     pub(crate) fn delete(&mut self, delete: &Delete) -> QueryResult<Entry> {
         let head = query::head(&*self.store, &delete.address)?.filter(|head| head.live);
         let head = head.ok_or(Rejection::NotFound)?;
-        check_expected(Some(&head), delete.expected_version)?;
+        Rejection::unless_at(head.current_version(), delete.expected_version)?;
         let content = Content {
             value: None,
             description: String::new(),
@@ -121,7 +112,7 @@ impl<'o, 'b, R: Reader + ?Sized> Writer<'o, 'b, R> {
 
     pub(crate) fn rollback(&mut self, rollback: &Rollback) -> QueryResult<Entry> {
         let head = query::head(&*self.store, &rollback.address)?.ok_or(Rejection::NotFound)?;
-        check_expected(Some(&head), rollback.expected_version)?;
+        Rejection::unless_at(head.current_version(), rollback.expected_version)?;
         let old = query::get_version(&*self.store, &rollback.address, rollback.version)?;
         self.check_schema(&rollback.address)?;
         if old.deleted() {
