@@ -7,7 +7,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
 const ENTRIES: &str = "llm_config_raft_log_entries_appended_total";
-const FSYNCS: &str = "llm_config_raft_log_fsyncs_total";
+const FSYNCS: &str = "llm_config_raft_log_fsync_duration_seconds_count";
 const SCRAPE_TIMEOUT: Duration = Duration::from_secs(5);
 const SCRAPE_BYTES_MAX: u64 = 16 << 20;
 
@@ -138,8 +138,8 @@ fn sum(text: &str, name: &str) -> Option<f64> {
 mod tests {
     use super::*;
 
-    const TEXT: &str = "# HELP llm_config_raft_log_fsyncs_total words\n# TYPE llm_config_raft_log_fsyncs_total counter\n\
-        llm_config_raft_log_fsyncs_total 10\nllm_config_raft_log_fsyncs_total_other 99\n\
+    const TEXT: &str = "# HELP llm_config_raft_log_fsync_duration_seconds words\n# TYPE llm_config_raft_log_fsync_duration_seconds histogram\n\
+        llm_config_raft_log_fsync_duration_seconds_count 10\nllm_config_raft_log_fsync_duration_seconds_count_other 99\n\
         llm_config_raft_log_entries_appended_total{kind=\"a}b\"} 30\nllm_config_raft_log_entries_appended_total{kind=\"c\"} 12 1700000000\n";
 
     #[test]

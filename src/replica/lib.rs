@@ -35,6 +35,7 @@ mod steward;
 mod storage;
 #[cfg(test)]
 mod testing;
+mod timings;
 mod types;
 
 pub use backup::BackupError;
@@ -46,5 +47,6 @@ pub use observer::Observer;
 pub use recover::{Recovery, recover};
 pub use replica::Replica;
 pub use restore::{RestoreTarget, Restored, restore};
-pub use status::{Member, Role, SpaceStats, Stats, Status};
+pub use status::{EngineStats, Member, Readings, Role, SpaceStats, Stats, Status};
 pub use storage::view::View;
+pub use timings::{DurationSample, PeerSample, SnapshotSample};

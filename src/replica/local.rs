@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
+use arc_swap::ArcSwap;
 use llm_config_tls::{Failures, NodeTls};
 use parking_lot::Mutex;
 use tokio::sync::watch;
@@ -14,6 +15,7 @@ use crate::error::StartError;
 use crate::form::NewerForm;
 use crate::storage::directory::Identity;
 use crate::storage::state;
+use crate::timings::{Peers, SnapshotTimings};
 
 /// This node, as its transport needs it.
 pub(crate) struct Local {
@@ -29,6 +31,8 @@ pub(crate) struct Local {
     pub(crate) tuning: Tuning,
     pub(crate) state: Arc<state::Shared>,
     pub(crate) contacts: Contacts,
+    pub(crate) peers: Peers,
+    pub(crate) snapshots_sent: SnapshotTimings,
     failure: watch::Sender<Option<Failure>>,
 }
 
@@ -111,6 +115,8 @@ impl Local {
             tuning,
             state,
             contacts: Contacts::new(),
+            peers: Peers::default(),
+            snapshots_sent: SnapshotTimings::new(),
             failure: watch::Sender::new(None),
         }
     }
@@ -167,7 +173,8 @@ pub(crate) struct Contacts {
     /// Milliseconds after `started`, plus one; 0 is never.
     leader: AtomicU64,
     caught_up: Mutex<CaughtUp>,
-    nodes: Mutex<BTreeMap<u64, Instant>>,
+    /// The same unit. Written for every message, so a node that is known takes no lock.
+    nodes: ArcSwap<BTreeMap<u64, Arc<AtomicU64>>>,
 }
 
 /// When this node is known to have applied everything that was committed at the time.
@@ -195,15 +202,24 @@ impl Contacts {
             started: Instant::now(),
             leader: AtomicU64::new(0),
             caught_up: Mutex::default(),
-            nodes: Mutex::default(),
+            nodes: ArcSwap::default(),
         }
+    }
+
+    /// Never 0, which stands for never.
+    fn now(&self) -> u64 {
+        u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX - 1) + 1
+    }
+
+    fn since(&self, stored: u64) -> Option<Duration> {
+        let millis = stored.checked_sub(1)?;
+        Some(self.started.elapsed().saturating_sub(Duration::from_millis(millis)))
     }
 
     /// A leader's message was accepted. It named `commit`; this node has applied `applied`.
     pub(crate) fn heard_from_leader(&self, commit: u64, applied: u64) {
         let now = Instant::now();
-        let millis = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX - 1);
-        self.leader.fetch_max(millis + 1, Ordering::Relaxed);
+        self.leader.fetch_max(self.now(), Ordering::Relaxed);
         let mut caught_up = self.caught_up.lock();
         caught_up.settle(applied);
         if applied >= commit {
@@ -215,8 +231,7 @@ impl Contacts {
 
     /// How long ago a leader's message was accepted.
     pub(crate) fn leader_age(&self) -> Option<Duration> {
-        let stored = self.leader.load(Ordering::Relaxed).checked_sub(1)?;
-        Some(self.started.elapsed().saturating_sub(Duration::from_millis(stored)))
+        self.since(self.leader.load(Ordering::Relaxed))
     }
 
     /// How old the state may be that has applied `applied`. A leader's voice alone proves nothing: a node that was cut off
@@ -230,19 +245,31 @@ impl Contacts {
     /// Bounded even against strangers that invent ids: beyond a number, only known ones are renewed until the next
     /// [`Self::keep`].
     pub(crate) fn heard_from(&self, id: u64) {
-        let mut nodes = self.nodes.lock();
-        if nodes.len() < CONTACTS_MAX || nodes.contains_key(&id) {
-            nodes.insert(id, Instant::now());
+        let now = self.now();
+        if let Some(known) = self.nodes.load().get(&id) {
+            known.fetch_max(now, Ordering::Relaxed);
+            return;
         }
+        self.nodes.rcu(|nodes| {
+            let mut nodes = BTreeMap::clone(nodes);
+            if nodes.len() < CONTACTS_MAX {
+                nodes.entry(id).or_default().fetch_max(now, Ordering::Relaxed);
+            }
+            nodes
+        });
     }
 
     /// Forgets all but the members.
     pub(crate) fn keep(&self, members: &BTreeSet<u64>) {
-        self.nodes.lock().retain(|id, _| members.contains(id));
+        self.nodes.rcu(|nodes| {
+            let mut nodes = BTreeMap::clone(nodes);
+            nodes.retain(|id, _| members.contains(id));
+            nodes
+        });
     }
 
     pub(crate) fn age(&self, id: u64) -> Option<Duration> {
-        self.nodes.lock().get(&id).map(Instant::elapsed)
+        self.since(self.nodes.load().get(&id)?.load(Ordering::Relaxed))
     }
 }
 
@@ -257,7 +284,7 @@ mod tests {
         for stranger in 1_000..1_000 + 2 * CONTACTS_MAX as u64 {
             contacts.heard_from(stranger);
         }
-        assert_eq!(contacts.nodes.lock().len(), CONTACTS_MAX);
+        assert_eq!(contacts.nodes.load().len(), CONTACTS_MAX);
         contacts.heard_from(1);
         contacts.keep(&BTreeSet::from([1, 2]));
         assert!(contacts.age(1).is_some() && contacts.age(1_000).is_none());

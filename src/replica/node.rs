@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use llm_config_domain::Operation;
+use llm_config_domain::{Applied, Operation};
 use llm_config_proto::internal::replication_client::ReplicationClient;
 use openraft::{Raft, ServerState};
 use parking_lot::Mutex;
@@ -17,29 +17,74 @@ use crate::local::Local;
 use crate::network::{client, passport};
 use crate::read::Coalescer;
 use crate::space::{Space, grows};
+use crate::status::EngineStats;
 use crate::storage::directory::Directory;
 use crate::storage::log::LogStore;
 use crate::storage::state::StateMachine;
+use crate::timings::Durations;
 use crate::types::Types;
 
 /// How long a node that stops waits for a piece of a compaction.
 const TIDYING_STOP_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Counters of this node that no other part keeps.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Counters {
     pub(crate) proposals: AtomicU64,
     pub(crate) forwarded: AtomicU64,
-    pub(crate) unknown: AtomicU64,
-    pub(crate) refused: AtomicU64,
+    failed: [AtomicU64; FAILURES.len()],
+    pub(crate) answered: Durations,
     pub(crate) read_rounds: AtomicU64,
     pub(crate) read_served: AtomicU64,
+    pub(crate) read_failed: AtomicU64,
+    pub(crate) confirmed: Durations,
     pub(crate) leader_changes: AtomicU64,
+    pub(crate) elections: AtomicU64,
 }
 
+/// Why a write of a client was not carried out, or is not known to be.
+const FAILURES: [&str; 4] = ["no_leader", "overloaded", "storage_full", "unknown"];
+
 impl Counters {
+    fn new() -> Self {
+        Self {
+            proposals: AtomicU64::default(),
+            forwarded: AtomicU64::default(),
+            failed: FAILURES.map(|_| AtomicU64::default()),
+            answered: Durations::of_operations(),
+            read_rounds: AtomicU64::default(),
+            read_served: AtomicU64::default(),
+            read_failed: AtomicU64::default(),
+            confirmed: Durations::of_operations(),
+            leader_changes: AtomicU64::default(),
+            elections: AtomicU64::default(),
+        }
+    }
+
     pub(crate) fn add(counter: &AtomicU64) {
         counter.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// What came of a write of a client of this node.
+    pub(crate) fn ended(&self, outcome: &Result<Applied, ProposeError>, took: Duration) {
+        let [no_leader, overloaded, storage_full, unknown] = &self.failed;
+        match outcome {
+            Ok(_) => self.answered.observe(took),
+            Err(ProposeError::NoLeader | ProposeError::NotReady) => Self::add(no_leader),
+            Err(ProposeError::Overloaded) => Self::add(overloaded),
+            Err(ProposeError::StorageFull(_)) => Self::add(storage_full),
+            Err(ProposeError::OutcomeUnknown) => Self::add(unknown),
+            // The caller's mistake, and a node that ends.
+            Err(ProposeError::Invalid(_) | ProposeError::Failed(_)) => {}
+        }
+    }
+
+    pub(crate) fn failures(&self) -> [(&'static str, u64); FAILURES.len()] {
+        let mut failures = FAILURES.map(|reason| (reason, 0));
+        for (failure, count) in failures.iter_mut().zip(&self.failed) {
+            failure.1 = count.load(Ordering::Relaxed);
+        }
+        failures
     }
 }
 
@@ -76,6 +121,8 @@ pub(crate) struct Node {
     pub(crate) directory: Arc<Directory>,
     pub(crate) counters: Counters,
     pub(crate) space: Space,
+    /// What the databases of the log and of the state said of themselves when the storage was measured last.
+    pub(crate) engines: Mutex<[EngineStats; 2]>,
     pub(crate) tidying: Tidying,
     pub(crate) reads: Coalescer,
     /// Proposals that may be in flight on this node.
@@ -106,8 +153,9 @@ impl Node {
             raft,
             log,
             directory,
-            counters: Counters::default(),
+            counters: Counters::new(),
             space,
+            engines: Mutex::default(),
             tidying: Tidying::new(),
             reads: Coalescer::default(),
             slots,

@@ -42,6 +42,17 @@ pub(crate) async fn propose(
     command: &Command,
     deadline: Instant,
 ) -> Result<Applied, ProposeError> {
+    let begun = Instant::now();
+    let outcome = attempts(node, command, deadline).await;
+    node.counters.ended(&outcome, begun.elapsed());
+    outcome
+}
+
+async fn attempts(
+    node: &Node,
+    command: &Command,
+    deadline: Instant,
+) -> Result<Applied, ProposeError> {
     // Every node must be able to read what is appended: one that cannot would stop.
     command.validate().map_err(|error| ProposeError::Invalid(error.to_string()))?;
     let repeatable = command.request.is_some();
@@ -77,7 +88,6 @@ pub(crate) async fn propose(
             Attempt::Unknown => {
                 maybe_proposed = true;
                 if !repeatable {
-                    Counters::add(&node.counters.unknown);
                     return Err(ProposeError::OutcomeUnknown);
                 }
                 ProposeError::OutcomeUnknown
@@ -89,9 +99,6 @@ pub(crate) async fn propose(
         }
         // Not tried when no time is left: an attempt that is cut off at once would turn a clear refusal into a doubt.
         if !again || Instant::now() >= deadline {
-            if maybe_proposed {
-                Counters::add(&node.counters.unknown);
-            }
             return Err(ending(maybe_proposed, refusal));
         }
     }
@@ -115,15 +122,11 @@ fn admit(
     operation: &Operation,
     bytes: usize,
 ) -> Result<(tokio::sync::OwnedSemaphorePermit, tokio::sync::OwnedSemaphorePermit), ProposeError> {
-    let refuse = || {
-        Counters::add(&node.counters.refused);
-        ProposeError::Overloaded
-    };
     node.room_for(operation)?;
-    let slot = std::sync::Arc::clone(&node.slots).try_acquire_owned().map_err(|_| refuse())?;
+    let full = |_| ProposeError::Overloaded;
+    let slot = std::sync::Arc::clone(&node.slots).try_acquire_owned().map_err(full)?;
     let units = u32::try_from(bytes.div_ceil(Node::BYTES_UNIT)).unwrap_or(u32::MAX);
-    let share =
-        std::sync::Arc::clone(&node.bytes).try_acquire_many_owned(units).map_err(|_| refuse())?;
+    let share = std::sync::Arc::clone(&node.bytes).try_acquire_many_owned(units).map_err(full)?;
     Ok((slot, share))
 }
 

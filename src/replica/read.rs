@@ -78,7 +78,13 @@ async fn run(node: Arc<Node>) {
         }
         Counters::add(&node.counters.read_rounds);
         node.counters.read_served.fetch_add(reads.len() as u64, Ordering::Relaxed);
+        let begun = Instant::now();
         let index = confirm_anywhere(&node).await;
+        if index.is_some() {
+            node.counters.confirmed.observe(begun.elapsed());
+        } else {
+            Counters::add(&node.counters.read_failed);
+        }
         for read in reads {
             // A read that has given up needs no answer.
             let _gone = read.send(index);

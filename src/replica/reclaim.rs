@@ -13,7 +13,7 @@ use openraft::async_runtime::watch::WatchReceiver as _;
 use crate::node::Node;
 use crate::propose;
 use crate::space::Measured;
-use crate::storage::usage;
+use crate::storage::{rocks, usage};
 
 const MEASURE_INTERVAL: Duration = Duration::from_secs(1);
 /// How often a node that is nearly full tidies up while it is written to.
@@ -38,7 +38,10 @@ pub(crate) async fn measure(node: &Arc<Node>) {
     let (root, log) = (node.directory.root().to_owned(), node.directory.log());
     // Read first: what is appended while measuring counts twice rather than not at all.
     let appended_bytes = node.log.stats().bytes.load(Ordering::Relaxed);
+    let asked = Arc::clone(node);
     let measured = tokio::task::spawn_blocking(move || {
+        let engines = [asked.log.engine_stats(), rocks::stats(asked.local.state.current().db())];
+        *asked.engines.lock() = engines;
         let usage = usage::measure(&root, &log);
         let mut measured = Measured {
             used_bytes: usage.total,

@@ -23,7 +23,7 @@ use crate::membership::{self, MemberChange, MemberError};
 use crate::network::client::Network;
 use crate::node::Node;
 use crate::observer::Observer;
-use crate::status::{Member, Role, Stats, Status};
+use crate::status::{Member, Readings, Role, Stats, Status};
 use crate::steward::Steward;
 use crate::storage::directory::{Directory, Identity};
 use crate::storage::state::Shared;
@@ -378,11 +378,6 @@ impl Replica {
     pub fn stats(&self) -> Stats {
         let node = &self.inner.node;
         let load = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
-        #[allow(
-            clippy::cast_precision_loss,
-            reason = "microseconds of CPU time fit a double for 285 years"
-        )]
-        let seconds = |counter: &std::sync::atomic::AtomicU64| load(counter) as f64 / 1e6;
         let log = node.log.stats();
         let state = &node.local.state.stats;
         let counters = &node.counters;
@@ -391,32 +386,69 @@ impl Replica {
         let added = current.options().get_ticker_count(Ticker::BlockCacheAdd);
         let held = node.local.state.cache().get_usage() as u64;
         Stats {
-            log_fsyncs: load(&log.fsyncs),
-            log_fsync_seconds: seconds(&log.fsync_micros),
+            log_fsyncs: log.fsyncs.count(),
             log_entries_appended: load(&log.entries),
             log_bytes_appended: load(&log.bytes),
             entries_applied: load(&state.entries),
-            apply_seconds: seconds(&state.micros),
             proposals: load(&counters.proposals),
             proposals_forwarded: load(&counters.forwarded),
-            proposals_unknown: load(&counters.unknown),
-            proposals_refused: load(&counters.refused),
+            proposals_failed: counters.failures(),
             proposals_in_flight: (node.local.tuning.proposals_in_flight_max
                 - node.slots.available_permits()) as u64,
             read_index_rounds: load(&counters.read_rounds),
             read_index_reads: load(&counters.read_served),
+            read_index_failures: load(&counters.read_failed),
             leader_changes: load(&counters.leader_changes),
+            elections: load(&counters.elections),
             tls_handshake_failures: node
                 .local
                 .secure
                 .as_ref()
                 .map_or(0, |secure| secure.arriving.count()),
-            snapshots_built: load(&state.snapshots_built),
-            snapshots_installed: load(&state.snapshots_installed),
+            snapshots_built: state.built.durations.count(),
+            snapshots_installed: state.installed.durations.count(),
             space: node.space.stats(),
             block_cache_hits: current.options().get_ticker_count(Ticker::BlockCacheHit),
             block_cache_misses: current.options().get_ticker_count(Ticker::BlockCacheMiss),
             block_cache_evictions: evicted_blocks(added, inserted, held),
+            block_cache_bytes: held,
+            block_cache_capacity_bytes: node.local.tuning.block_cache_bytes as u64,
+        }
+    }
+
+    /// Times, ages and sizes for a monitoring system. It waits for nobody, and nobody waits for it.
+    #[must_use]
+    pub fn readings(&self) -> Readings {
+        let node = &self.inner.node;
+        let own = node.local.node_id();
+        let (voters, members, snapshot) = {
+            let metrics = node.raft.metrics();
+            let metrics = metrics.borrow_watched();
+            let members: Vec<u64> = metrics.membership_config.nodes().map(|(id, _)| *id).collect();
+            (metrics.membership_config.voter_ids().count(), members, metrics.snapshot)
+        };
+        let others = members.iter().filter(|id| **id != own);
+        let contact_ages = others.filter_map(|id| Some((*id, node.local.contacts.age(*id)?)));
+        let state = &node.local.state.stats;
+        let [log, applied] = *node.engines.lock();
+        Readings {
+            voters,
+            learners: members.len().saturating_sub(voters),
+            snapshot_index: snapshot.map_or(0, |id| id.index),
+            log_bytes: node.space.measured().log_bytes,
+            quorum_ack_age: self.quorum_age().flatten(),
+            contact_ages: contact_ages.collect(),
+            log_fsync: node.log.stats().fsyncs.sample(),
+            apply: state.applies.sample(),
+            proposal: node.counters.answered.sample(),
+            read_index: node.counters.confirmed.sample(),
+            snapshots: [
+                state.built.sample("build"),
+                node.local.snapshots_sent.sample("send"),
+                state.installed.sample("install"),
+            ],
+            peers: node.local.peers.sample(),
+            engines: [("log", log), ("state", applied)],
         }
     }
 

@@ -3,11 +3,12 @@
 //! It holds the last measurement and adds what was appended since; it measures nothing itself (see `reclaim`).
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use arc_swap::ArcSwap;
 use llm_config_domain::{Operation, TxnOp};
-use parking_lot::Mutex;
 
 use crate::config::Tuning;
 use crate::status::SpaceStats;
@@ -38,12 +39,13 @@ pub(crate) struct Measured {
 pub(crate) struct Space {
     quota_bytes: u64,
     reserve_bytes: u64,
-    measured: Mutex<Measured>,
+    measured: ArcSwap<Measured>,
     /// What was answered last; it takes more room to come back than to stay.
     quota_full: AtomicBool,
     disk_full: AtomicBool,
     refused: AtomicU64,
-    peers: Mutex<BTreeMap<u64, Instant>>,
+    /// Read before each write, changed once a second at most.
+    peers: ArcSwap<BTreeMap<u64, Instant>>,
 }
 
 /// Whether an operation needs room. What gives room back, or keeps the cluster going, must pass when there is none.
@@ -62,22 +64,22 @@ impl Space {
         Self {
             quota_bytes: tuning.storage_quota_bytes,
             reserve_bytes: tuning.disk_reserve_bytes,
-            measured: Mutex::default(),
+            measured: ArcSwap::default(),
             quota_full: AtomicBool::new(false),
             disk_full: AtomicBool::new(false),
             refused: AtomicU64::new(0),
-            peers: Mutex::default(),
+            peers: ArcSwap::default(),
         }
     }
 
     pub(crate) fn note(&self, measured: Measured) {
-        *self.measured.lock() = measured;
+        self.measured.store(Arc::new(measured));
         // Settles the two answers, also when nobody writes.
         let _settled = self.full(measured.appended_bytes);
     }
 
     pub(crate) fn measured(&self) -> Measured {
-        *self.measured.lock()
+        **self.measured.load()
     }
 
     /// Why this node has no room, when `appended_bytes` have been appended so far.
@@ -118,17 +120,23 @@ impl Space {
 
     /// Another node said whether it is full.
     pub(crate) fn note_peer(&self, id: u64, full: bool) {
-        let mut peers = self.peers.lock();
-        if full {
-            peers.insert(id, Instant::now());
-        } else {
-            peers.remove(&id);
+        if !full && !self.peers.load().contains_key(&id) {
+            return;
         }
+        self.peers.rcu(|peers| {
+            let mut peers = BTreeMap::clone(peers);
+            if full {
+                peers.insert(id, Instant::now());
+            } else {
+                peers.remove(&id);
+            }
+            peers
+        });
     }
 
     /// Those that said so lately; one that is not heard from holds nobody up.
     pub(crate) fn full_peers(&self) -> Vec<u64> {
-        let peers = self.peers.lock();
+        let peers = self.peers.load();
         peers.iter().filter(|(_, at)| at.elapsed() <= PEER_WORD).map(|(id, _)| *id).collect()
     }
 

@@ -1,6 +1,9 @@
 //! What a replica tells about itself: plain values, free of openraft types.
 
+use std::time::Duration;
+
 use crate::config::Advertise;
+use crate::timings::{DurationSample, PeerSample, SnapshotSample};
 
 /// What a node currently is in the replication protocol.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -81,32 +84,30 @@ pub struct Status {
 pub struct Stats {
     /// Synced writes of the log.
     pub log_fsyncs: u64,
-    /// Time spent in them, in seconds.
-    pub log_fsync_seconds: f64,
     /// Log entries made durable.
     pub log_entries_appended: u64,
     /// Bytes of log entries made durable.
     pub log_bytes_appended: u64,
     /// Entries applied to the state.
     pub entries_applied: u64,
-    /// Time spent applying, in seconds.
-    pub apply_seconds: f64,
     /// Writes proposed by this node as the leader, its own and forwarded ones.
     pub proposals: u64,
     /// Writes passed on to the leader.
     pub proposals_forwarded: u64,
-    /// Writes that got no answer in time.
-    pub proposals_unknown: u64,
-    /// Writes refused because too many were in flight.
-    pub proposals_refused: u64,
+    /// Writes of clients of this node that were not carried out, or not known to be, by reason.
+    pub proposals_failed: [(&'static str, u64); 4],
     /// Writes in flight.
     pub proposals_in_flight: u64,
     /// Read-index confirmations asked for; one serves all reads that wait for it.
     pub read_index_rounds: u64,
     /// Linearizable reads served by them.
     pub read_index_reads: u64,
+    /// Confirmations that failed.
+    pub read_index_failures: u64,
     /// Changes of the known leader.
     pub leader_changes: u64,
+    /// Elections in which this node stood.
+    pub elections: u64,
     /// TLS handshakes of arriving connections that failed.
     pub tls_handshake_failures: u64,
     /// Snapshots built.
@@ -121,6 +122,66 @@ pub struct Stats {
     pub block_cache_misses: u64,
     /// Blocks that left the RocksDB block cache for want of room.
     pub block_cache_evictions: u64,
+    /// Memory that the RocksDB block cache uses.
+    pub block_cache_bytes: u64,
+    /// Memory that it may use.
+    pub block_cache_capacity_bytes: u64,
+}
+
+/// What a database of RocksDB tells about itself.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct EngineStats {
+    /// Memory of writes that are not in files yet.
+    pub memtable_bytes: u64,
+    /// Files in level 0.
+    pub level0_files: u64,
+    /// Estimate of what compaction still has to rewrite.
+    pub pending_compaction_bytes: u64,
+    /// Compactions under way.
+    pub running_compactions: u64,
+    /// Flushes under way.
+    pub running_flushes: u64,
+    /// It takes no writes until it has caught up.
+    pub write_stopped: bool,
+    /// It slows writes down.
+    pub write_delayed: bool,
+    /// Errors of flushes and compactions.
+    pub background_errors: u64,
+    /// Estimate of the keys in it.
+    pub estimated_keys: u64,
+    /// Estimate of the data without what is deleted or replaced.
+    pub live_data_bytes: u64,
+}
+
+/// What a monitoring system wants to know beyond [`Status`] and [`Stats`].
+#[derive(Debug, Clone, PartialEq)]
+pub struct Readings {
+    /// Members that vote, and members that do not.
+    pub voters: usize,
+    /// See `voters`.
+    pub learners: usize,
+    /// Last entry in the newest snapshot; 0 when there is none.
+    pub snapshot_index: u64,
+    /// Size of the log on the disk.
+    pub log_bytes: u64,
+    /// Time since a majority last answered; of the leader only.
+    pub quorum_ack_age: Option<Duration>,
+    /// Time since a message was exchanged with each of the others, where one was.
+    pub contact_ages: Vec<(u64, Duration)>,
+    /// Synced writes of the log.
+    pub log_fsync: DurationSample,
+    /// Runs of entries applied.
+    pub apply: DurationSample,
+    /// Writes of clients of this node, from proposing to the answer.
+    pub proposal: DurationSample,
+    /// Confirmations of linearizable reads.
+    pub read_index: DurationSample,
+    /// Snapshots built, sent and installed.
+    pub snapshots: [SnapshotSample; 3],
+    /// Messages to the other members.
+    pub peers: Vec<PeerSample>,
+    /// The databases, by name.
+    pub engines: [(&'static str, EngineStats); 2],
 }
 
 /// How much a node stores, how much it may, and what refuses writes for want of room.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use llm_config_domain::{Applied, Command, Found, Node as Registration, Operation, Rejection};
+use openraft::ServerState;
 use openraft::async_runtime::watch::WatchReceiver as _;
 use openraft::errors::Fatal;
 use tokio::sync::watch;
@@ -161,7 +162,9 @@ impl Steward {
             let metrics = metrics.borrow_watched();
             metrics.membership_config.nodes().map(|(id, node)| (*id, node.addr.clone())).collect()
         };
-        self.node.local.contacts.keep(&members.iter().map(|(id, _)| *id).collect());
+        let known = members.iter().map(|(id, _)| *id).collect();
+        self.node.local.contacts.keep(&known);
+        self.node.local.peers.keep(&known);
         let own = self.node.local.node_id();
         let pings = members.iter().filter(|(id, _)| *id != own);
         let replies = futures::future::join_all(
@@ -206,8 +209,17 @@ impl Steward {
     async fn watch_leader(&self) {
         let mut server = self.node.raft.server_metrics();
         let mut leader = None;
+        // The term of the last election that was counted. Who leads stood for election, even if that was not seen.
+        let mut stood = 0;
         loop {
-            let now = server.borrow_watched().current_leader;
+            let (now, state, term) = {
+                let server = server.borrow_watched();
+                (server.current_leader, server.state, server.vote.leader_id.term)
+            };
+            if matches!(state, ServerState::Candidate | ServerState::Leader) && term > stood {
+                stood = term;
+                Counters::add(&self.node.counters.elections);
+            }
             if now != leader {
                 leader = now;
                 if let Some(leader) = leader {

@@ -61,6 +61,15 @@ impl Admission {
     pub fn in_flight(&self) -> usize {
         self.inner.requests.load(Ordering::Relaxed)
     }
+
+    /// What is in flight, and what may be: requests, then bytes.
+    pub fn usage(&self) -> [(usize, usize); 2] {
+        let inner = &self.inner;
+        [
+            (self.in_flight(), inner.requests_max),
+            (inner.bytes.load(Ordering::Relaxed), inner.bytes_max),
+        ]
+    }
 }
 
 impl Permit {

@@ -6,6 +6,7 @@
 
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use llm_config_domain::{Address, Change, Entry};
 use lru::LruCache;
@@ -90,7 +91,19 @@ pub struct Cache {
     shards: Vec<Mutex<Shard>>,
     hasher: RandomState,
     shard_bytes_max: usize,
+    /// Of all shards.
+    entries: AtomicUsize,
+    bytes: AtomicUsize,
     metrics: Arc<Metrics>,
+}
+
+/// What a cache holds, and may hold.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct CacheSize {
+    /// Entries, and addresses known to have none.
+    pub entries: usize,
+    pub bytes: usize,
+    pub bytes_max: usize,
 }
 
 impl Cache {
@@ -99,6 +112,8 @@ impl Cache {
             shards: (0..SHARDS).map(|_| Mutex::new(Shard::new())).collect(),
             hasher: RandomState::new(),
             shard_bytes_max: bytes_max / SHARDS,
+            entries: AtomicUsize::new(0),
+            bytes: AtomicUsize::new(0),
             metrics,
         }
     }
@@ -126,7 +141,7 @@ impl Cache {
             if shard.sequence != ticket.sequence {
                 return;
             }
-            shard.store(address, slot, self.shard_bytes_max)
+            self.change(&mut shard, |shard| shard.store(address, slot, self.shard_bytes_max))
         };
         self.count_evictions(evicted);
     }
@@ -143,7 +158,9 @@ impl Cache {
             let evicted = {
                 let mut shard = self.shards[self.index(&entry.address)].lock();
                 shard.sequence += 1;
-                shard.store(entry.address.clone(), slot, self.shard_bytes_max)
+                self.change(&mut shard, |shard| {
+                    shard.store(entry.address.clone(), slot, self.shard_bytes_max)
+                })
             };
             self.count_evictions(evicted);
         }
@@ -153,15 +170,39 @@ impl Cache {
     pub fn reset(&self) {
         for shard in &self.shards {
             let mut shard = shard.lock();
-            shard.slots.clear();
-            shard.bytes = 0;
+            self.change(&mut shard, |shard| {
+                shard.slots.clear();
+                shard.bytes = 0;
+            });
             shard.sequence += 1;
         }
     }
 
     /// Bytes charged for what is kept.
     pub fn bytes(&self) -> usize {
-        self.shards.iter().map(|shard| shard.lock().bytes).sum()
+        self.size().bytes
+    }
+
+    /// Told without a lock: between two shards it may be one change off.
+    pub fn size(&self) -> CacheSize {
+        CacheSize {
+            entries: self.entries.load(Ordering::Relaxed),
+            bytes: self.bytes.load(Ordering::Relaxed),
+            bytes_max: self.shard_bytes_max * SHARDS,
+        }
+    }
+
+    /// Does something to a shard, and counts what it holds afterwards.
+    fn change<T>(&self, shard: &mut Shard, change: impl FnOnce(&mut Shard) -> T) -> T {
+        let (entries, bytes) = (shard.slots.len(), shard.bytes);
+        let result = change(shard);
+        // Wraps in both directions; the sums come out right.
+        let add = |total: &AtomicUsize, now: usize, before: usize| {
+            total.fetch_add(now.wrapping_sub(before), Ordering::Relaxed);
+        };
+        add(&self.entries, shard.slots.len(), entries);
+        add(&self.bytes, shard.bytes, bytes);
+        result
     }
 
     fn index(&self, address: &Address) -> usize {

@@ -13,6 +13,7 @@ use llm_config_replica::{Replica, Role, SpaceStats, Status};
 use serde::Serialize;
 
 use crate::http::AppState;
+use crate::metrics::HealthSample;
 use crate::service::Service;
 
 /// `service` of the body.
@@ -61,6 +62,14 @@ impl Health {
         }
     }
 
+    fn level(&self) -> u8 {
+        match self {
+            Self::Healthy => 2,
+            Self::Degraded(_) => 1,
+            Self::Unhealthy(_) => 0,
+        }
+    }
+
     fn status(&self) -> StatusCode {
         match self {
             Self::Healthy | Self::Degraded(_) => StatusCode::OK,
@@ -102,16 +111,25 @@ async fn health(State(state): State<AppState>) -> Response {
     }
 }
 
-fn examine(service: &Service) -> (StatusCode, Body) {
+/// Of the replication, the storage engine, the cache and the disk. It reads from storage, so it may wait for the disk.
+fn checks(service: &Service, status: &Status) -> [Health; 4] {
     let replica = service.replica();
-    let status = replica.status();
     let space = replica.stats().space;
-    let checks = [
-        raft(&status, replica.awaits_cluster()),
-        storage(replica, &space),
-        cache(service),
-        disk(&space),
-    ];
+    [raft(status, replica.awaits_cluster()), storage(replica, &space), cache(service), disk(&space)]
+}
+
+/// The same answer as a page, in numbers. May wait for the disk.
+pub(crate) fn levels(service: &Service) -> HealthSample {
+    let levels = checks(service, &service.replica().status()).map(|check| check.level());
+    let [raft, storage, cache, disk] = levels;
+    let whole = levels.into_iter().min().unwrap_or(2);
+    let parts = [("raft", raft), ("storage", storage), ("cache", cache), ("disk", disk)];
+    HealthSample { whole, parts }
+}
+
+fn examine(service: &Service) -> (StatusCode, Body) {
+    let status = service.replica().status();
+    let checks = checks(service, &status);
     let worst = checks.iter().max().cloned().unwrap_or(Health::Healthy);
     let [raft, storage, cache, disk] = checks.map(|check| check.sentence());
     let body = Body {

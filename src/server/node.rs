@@ -16,6 +16,7 @@ use axum::Router;
 use llm_config_domain::query;
 use llm_config_replica::{Advertise, Config, Replica, StartError, Tuning};
 use llm_config_tls::{Failures, ServerTls, TlsError};
+use parking_lot::Mutex;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -24,10 +25,10 @@ use tower::ServiceExt;
 use crate::access::Bootstrap;
 use crate::backups::BackupLimits;
 use crate::join::SearchError;
-use crate::metrics::{self, Metrics, NodeSample};
+use crate::metrics::{self, HealthSample, Metrics, NodeSample, UsageSample};
 use crate::service::{Service, ServiceLimits, Shared, SharedLimits};
 use crate::settings::Settings;
-use crate::{grpc, http};
+use crate::{grpc, health, http};
 use certificates::Certificates;
 use listener::{IDLE_TIMEOUT, Listener};
 
@@ -185,10 +186,6 @@ impl Node {
         config.join = joining::join(settings, &http, &certificates, &metrics).await?;
         let add = joining::add_command(settings, &config.advertise);
         let replica = Replica::start(config, shared.clone()).await?;
-        metrics.sample_with({
-            let replica = replica.clone();
-            move || sample(&replica)
-        });
         let backups = BackupLimits {
             keep: settings.backup_keep,
             disk_reserve_bytes: settings.disk_reserve,
@@ -200,6 +197,12 @@ impl Node {
             ..ServiceLimits::default()
         };
         let service = Service::new(replica.clone(), shared, Arc::clone(&metrics), limits);
+        let looked = Arc::new(Mutex::new(Looked::default()));
+        metrics.sample_with({
+            let (service, looked) = (service.clone(), Arc::clone(&looked));
+            move || sample(&service, *looked.lock())
+        });
+        tasks.spawn(look(service.clone(), looked, closing.clone()));
         let (grpc_router, health) = grpc::router(&service);
         show_routes(&metrics);
         let node = Self {
@@ -369,13 +372,58 @@ fn tuning(settings: &Settings) -> Tuning {
     tuning
 }
 
-fn sample(replica: &Replica) -> NodeSample {
+/// How often a node looks at its own health and counts its entries.
+const LOOK_INTERVAL: Duration = Duration::from_secs(1);
+
+/// What a node found when it looked at itself last.
+#[derive(Debug, Clone, Copy, Default)]
+struct Looked {
+    active: Option<[u64; 5]>,
+    health: Option<HealthSample>,
+}
+
+/// Reads from storage, so that a scrape does not have to: it must take no lock that a request waits for.
+async fn look(service: Service, looked: Arc<Mutex<Looked>>, closing: CancellationToken) {
+    loop {
+        let asked = service.clone();
+        let looking = tokio::task::spawn_blocking(move || Looked {
+            active: query::meta(&asked.replica().view()).ok().map(|meta| meta.active),
+            health: Some(health::levels(&asked)),
+        });
+        match looking.await {
+            Ok(found) => *looked.lock() = found,
+            Err(error) => tracing::error!(%error, "the node could not look at its health"),
+        }
+        tokio::select! {
+            () = closing.cancelled() => return,
+            () = tokio::time::sleep(LOOK_INTERVAL) => {}
+        }
+    }
+}
+
+fn sample(service: &Service, looked: Looked) -> NodeSample {
+    let replica = service.replica();
+    let [(requests, requests_max), (request_bytes, request_bytes_max)] =
+        service.admission().usage();
+    let cache = service.cache_size();
     NodeSample {
         status: replica.status(),
         stats: replica.stats(),
+        readings: replica.readings(),
         ready: replica.ready(),
         leader_contact_age: replica.leader_contact_age(),
-        active: query::meta(&replica.view()).ok().map(|meta| meta.active),
+        active: looked.active,
+        health: looked.health,
+        usage: UsageSample {
+            requests,
+            requests_max,
+            request_bytes,
+            request_bytes_max,
+            watchers_max: service.watches_max(),
+            cache_entries: cache.entries,
+            cache_bytes: cache.bytes,
+            cache_bytes_max: cache.bytes_max,
+        },
     }
 }
 

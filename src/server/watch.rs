@@ -190,6 +190,11 @@ impl WatchHub {
         let _ = self.head.subscribe().wait_for(|head| head.revision >= revision).await;
     }
 
+    /// How many watches are taken at a time.
+    pub fn watchers_max(&self) -> usize {
+        self.limits.watchers
+    }
+
     /// Ends every watch, now and later.
     pub fn stop(&self) {
         self.head.send_modify(|head| head.stopped = true);
@@ -300,6 +305,7 @@ impl Watcher {
                 self.next = batch.revision.saturating_add(1);
                 let changes = self.select(&batch);
                 if !changes.is_empty() {
+                    self.hub.metrics.watch_events(changes.len());
                     return Ok(WatchBatch { revision: batch.revision, changes });
                 }
                 continue;
@@ -365,9 +371,13 @@ impl Watcher {
     async fn read_log(&mut self) -> Result<(), ServiceError> {
         let head = self.head.borrow().revision;
         let (log, next) = (self.log.clone(), self.next);
-        let batches = tokio::task::spawn_blocking(move || log.changes(next, PULL_REVISIONS))
+        let read = tokio::task::spawn_blocking(move || log.changes(next, PULL_REVISIONS))
             .await
-            .map_err(|error| unreadable(&error.to_string()))??;
+            .map_err(|error| unreadable(&error.to_string()))?;
+        if matches!(read, Err(ServiceError::RevisionCompacted { .. })) {
+            self.hub.metrics.watch_compacted();
+        }
+        let batches = read?;
         if batches.is_empty() {
             return Err(unreadable(&format!(
                 "revision {next} is missing although {head} was applied"

@@ -128,8 +128,8 @@ const SERVER: &[Allowed<'_>] = &[
     (
         "node",
         &[
-            "access", "backups", "grpc", "holding", "http", "join", "jwt", "limits", "metrics",
-            "peer", "schemas", "secrets", "service", "settings",
+            "access", "backups", "grpc", "health", "holding", "http", "join", "jwt", "limits",
+            "metrics", "peer", "schemas", "secrets", "service", "settings",
         ],
     ),
     (
@@ -165,7 +165,7 @@ const SERVER: &[Allowed<'_>] = &[
             "watch",
         ],
     ),
-    ("health", &["http", "service"]),
+    ("health", &["http", "metrics", "service"]),
     (
         "service",
         &[
@@ -263,17 +263,21 @@ const REPLICA: &[Allowed<'_>] = &[
     ),
     ("propose", &["error", "node", "read", "types"]),
     ("read", &["error", "node", "storage"]),
-    ("node", &["error", "local", "network", "read", "space", "storage", "types"]),
+    (
+        "node",
+        &["error", "local", "network", "read", "space", "status", "storage", "timings", "types"],
+    ),
     ("space", &["config", "status"]),
-    ("local", &["config", "error", "form", "storage"]),
-    ("storage", &["codec", "error", "failpoint", "form", "observer", "types"]),
+    ("local", &["config", "error", "form", "storage", "timings"]),
+    ("storage", &["codec", "error", "failpoint", "form", "observer", "status", "timings", "types"]),
     ("codec", &["form", "types"]),
-    ("status", &["config"]),
+    ("status", &["config", "timings"]),
     ("config", &[]),
     ("error", &[]),
     ("failpoint", &[]),
     ("form", &[]),
     ("observer", &[]),
+    ("timings", &[]),
     ("types", &[]),
 ];
 

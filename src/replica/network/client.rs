@@ -1,8 +1,8 @@
 //! Outgoing replication: openraft's network traits over tonic.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures::future::BoxFuture;
 use futures::stream::BoxStream;
@@ -31,6 +31,7 @@ use crate::codec::{
 use crate::form::ENTRIES_FORMAT;
 use crate::local::Local;
 use crate::storage::snapshot::SnapshotDir;
+use crate::timings::{PeerTimings, Rpc};
 use crate::types::{Types, Vote};
 
 type Snapshot = openraft::storage::Snapshot<
@@ -108,6 +109,7 @@ impl Network {
             address: node.addr.clone(),
             purpose,
             channel: None,
+            timings: self.local.peers.of(target),
         }
     }
 }
@@ -135,6 +137,7 @@ pub(crate) struct Peer {
     address: String,
     purpose: Purpose,
     channel: Option<Channel>,
+    timings: Arc<PeerTimings>,
 }
 
 impl Peer {
@@ -154,6 +157,15 @@ impl Peer {
         let mut request = Request::new(message);
         passport::stamp(&self.local, self.target, &mut request);
         request
+    }
+
+    /// Counts a message that went out at `begun`.
+    fn count(&self, rpc: Rpc, answered: bool, begun: Instant) {
+        if answered {
+            self.timings.answered(rpc, begun.elapsed());
+        } else {
+            self.timings.failed(rpc);
+        }
     }
 
     /// How long an answer may take while one is owed: a half-open connection must not stall a follower for ever.
@@ -178,11 +190,13 @@ impl Peer {
                 let message = input.next().await?;
                 let last = last_log_id(&message);
                 let request = peer.request(append_to_proto(message));
+                let begun = Instant::now();
                 let answer = match tokio::time::timeout(limit, client.heartbeat(request)).await {
                     Ok(Ok(reply)) => append_from_proto(reply.into_inner(), last),
                     Ok(Err(status)) => Err(rpc_error(&status)),
                     Err(_) => Err(unanswered("a heartbeat")),
                 };
+                peer.count(Rpc::Heartbeat, answer.is_ok(), begun);
                 let next = matches!(answer, Ok(Ok(_))).then_some((client, input));
                 Some((answer, next))
             }
@@ -203,42 +217,52 @@ impl Peer {
         let input = futures::stream::iter([first]).chain(input);
         let mut client = self.client()?;
         let idle = self.idle_timeout();
-        let owed = Arc::new(AtomicUsize::new(0));
-        let counted = Arc::clone(&owed);
+        // When each message went out that is not answered yet; answers come in the same order.
+        let owed = Arc::new(Mutex::new(VecDeque::new()));
+        let noted = Arc::clone(&owed);
         // Ends the request when the answers end: the Raft core may have nothing to send for long, and a request left open
         // keeps the stream, and with it the peer's connection, alive.
         let (answering, answered) = oneshot::channel::<()>();
         let messages = input
             .map(move |message| {
-                counted.fetch_add(1, Ordering::AcqRel);
+                noted.lock().push_back(Instant::now());
                 append_to_proto(message)
             })
             .take_until(answered);
         let call = client.append(self.request(messages));
-        let replies = tokio::time::timeout(idle, call)
+        let opened = tokio::time::timeout(idle, call)
             .await
-            .map_err(|_| unanswered("opening the append stream"))?
-            .map_err(|status| rpc_error(&status))?
-            .into_inner();
-        let answers =
-            futures::stream::unfold(Some((replies, owed, answering)), move |state| async move {
-                let (mut replies, owed, answering) = state?;
+            .map_err(|_| unanswered("opening the append stream"))
+            .and_then(|opened| opened.map_err(|status| rpc_error(&status)));
+        let timings = Arc::clone(&self.timings);
+        let replies = opened.inspect_err(|_| timings.failed(Rpc::Append))?.into_inner();
+        let answers = futures::stream::unfold(
+            Some((replies, owed, answering, timings)),
+            move |state| async move {
+                let (mut replies, owed, answering, timings) = state?;
                 loop {
-                    let before = owed.load(Ordering::Acquire);
+                    let waited = !owed.lock().is_empty();
                     let answer = match tokio::time::timeout(idle, replies.message()).await {
-                        Err(_) if before == 0 => continue,
+                        Err(_) if !waited => continue,
                         Err(_) => Err(unanswered("an append")),
                         Ok(Ok(None)) => return None,
                         Ok(Ok(Some(reply))) => {
-                            owed.fetch_sub(1, Ordering::AcqRel);
+                            if let Some(sent) = owed.lock().pop_front() {
+                                timings.answered(Rpc::Append, Instant::elapsed(&sent));
+                            }
                             append_from_proto(reply, None)
                         }
                         Ok(Err(status)) => Err(rpc_error(&status)),
                     };
-                    let next = matches!(answer, Ok(Ok(_))).then_some((replies, owed, answering));
+                    if answer.is_err() {
+                        timings.failed(Rpc::Append);
+                    }
+                    let next =
+                        matches!(answer, Ok(Ok(_))).then_some((replies, owed, answering, timings));
                     return Some((answer, next));
                 }
-            });
+            },
+        );
         Ok(answers.boxed())
     }
 }
@@ -328,8 +352,11 @@ impl NetVote<Types> for Peer {
         option: RPCOption,
     ) -> Result<VoteResponse<Types>, RPCError<Types>> {
         let mut client = self.client()?;
+        let begun = Instant::now();
         let call = client.vote(self.request(vote_request_to_proto(&rpc)));
-        vote_reply(tokio::time::timeout(option.hard_ttl(), call).await)
+        let reply = vote_reply(tokio::time::timeout(option.hard_ttl(), call).await);
+        self.count(Rpc::Vote, reply.is_ok(), begun);
+        reply
     }
 
     async fn pre_vote(
@@ -338,8 +365,11 @@ impl NetVote<Types> for Peer {
         option: RPCOption,
     ) -> Result<VoteResponse<Types>, RPCError<Types>> {
         let mut client = self.client()?;
+        let begun = Instant::now();
         let call = client.pre_vote(self.request(vote_request_to_proto(&rpc)));
-        vote_reply(tokio::time::timeout(option.hard_ttl(), call).await)
+        let reply = vote_reply(tokio::time::timeout(option.hard_ttl(), call).await);
+        self.count(Rpc::Vote, reply.is_ok(), begun);
+        reply
     }
 }
 
@@ -391,6 +421,26 @@ impl NetSnapshot<Types> for Peer {
         snapshot: Snapshot,
         cancel: impl Future<Output = ReplicationClosed> + Send + 'static,
         _option: RPCOption,
+    ) -> Result<SnapshotResponse<Types>, StreamingError<Types>> {
+        let begun = Instant::now();
+        let sent = self.send_snapshot(vote, snapshot, cancel).await;
+        // One that openraft calls off has not failed.
+        if !matches!(sent, Err(StreamingError::Closed(_))) {
+            self.local.snapshots_sent.ended(sent.is_ok(), begun.elapsed());
+            if sent.is_err() {
+                self.timings.failed(Rpc::Snapshot);
+            }
+        }
+        sent
+    }
+}
+
+impl Peer {
+    async fn send_snapshot(
+        &mut self,
+        vote: Vote,
+        snapshot: Snapshot,
+        cancel: impl Future<Output = ReplicationClosed> + Send + 'static,
     ) -> Result<SnapshotResponse<Types>, StreamingError<Types>> {
         let mut client = self.client()?;
         let failed = Arc::new(Mutex::new(None));

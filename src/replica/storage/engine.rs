@@ -7,6 +7,8 @@ use std::ops::ControlFlow;
 
 use bytes::Bytes;
 
+use crate::status::EngineStats;
+
 /// One change of a batch.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Op {
@@ -31,6 +33,11 @@ pub(crate) trait Engine: Send + Sync + 'static {
 
     /// Gives back the space of what was deleted. May take long.
     fn compact(&self) -> io::Result<()>;
+
+    /// What the engine tells about itself. May take locks of its own.
+    fn stats(&self) -> EngineStats {
+        EngineStats::default()
+    }
 }
 
 #[cfg(test)]

@@ -26,6 +26,7 @@ use crate::codec::{
     entry_from_proto, entry_size, log_id_from_proto, log_id_to_proto, seal, unseal,
     vote_from_proto, vote_to_proto,
 };
+use crate::status::EngineStats;
 use crate::types::{Entry, LogId, Types, Vote};
 
 /// Requests that may wait for the writer; the Raft core waits when it is full.
@@ -118,6 +119,11 @@ impl LogStore {
         {
             tracing::error!("the log writer panicked");
         }
+    }
+
+    /// What the engine below tells about itself. Blocks.
+    pub(crate) fn engine_stats(&self) -> EngineStats {
+        self.shared.engine.stats()
     }
 
     /// Gives back the space of purged entries. Blocks.

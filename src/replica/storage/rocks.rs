@@ -16,6 +16,7 @@ use rocksdb::{
 
 use super::directory::Directory;
 use super::engine::{Engine, Op, Visit};
+use crate::status::EngineStats;
 
 fn base_options() -> Options {
     let mut options = Options::default();
@@ -162,5 +163,28 @@ impl Engine for RocksEngine {
         self.db.flush().map_err(io_error)?;
         self.db.compact_range(None::<&[u8]>, None::<&[u8]>);
         Ok(())
+    }
+
+    fn stats(&self) -> EngineStats {
+        stats(&self.db)
+    }
+}
+
+/// What a database tells about itself. It takes the lock that its writers take, so not for the thread of a request.
+pub(crate) fn stats(db: &DB) -> EngineStats {
+    // A property that this release of RocksDB does not know reads as zero.
+    let number = |name: &str| db.property_int_value(name).ok().flatten().unwrap_or(0);
+    let level0 = db.property_value("rocksdb.num-files-at-level0").ok().flatten();
+    EngineStats {
+        memtable_bytes: number("rocksdb.cur-size-all-mem-tables"),
+        level0_files: level0.and_then(|text| text.trim().parse().ok()).unwrap_or(0),
+        pending_compaction_bytes: number("rocksdb.estimate-pending-compaction-bytes"),
+        running_compactions: number("rocksdb.num-running-compactions"),
+        running_flushes: number("rocksdb.num-running-flushes"),
+        write_stopped: number("rocksdb.is-write-stopped") > 0,
+        write_delayed: number("rocksdb.actual-delayed-write-rate") > 0,
+        background_errors: number("rocksdb.background-errors"),
+        estimated_keys: number("rocksdb.estimate-num-keys"),
+        live_data_bytes: number("rocksdb.estimate-live-data-size"),
     }
 }

@@ -32,6 +32,7 @@ use crate::codec::{log_id_to_proto, seal, stored_membership_to_proto};
 use crate::failpoint::crash_point;
 use crate::form::{NewerForm, state_error};
 use crate::observer::Observer;
+use crate::timings::{Durations, SnapshotTimings};
 use crate::types::{Entry, EntryPayload, LogId, SnapshotMeta, StoredMembership, Types};
 
 /// Entries that one batch takes at most.
@@ -66,12 +67,23 @@ pub(crate) struct Registry {
     pub(crate) members: BTreeSet<u64>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct StateStats {
     pub(crate) entries: AtomicU64,
-    pub(crate) micros: AtomicU64,
-    pub(crate) snapshots_built: AtomicU64,
-    pub(crate) snapshots_installed: AtomicU64,
+    pub(crate) applies: Durations,
+    pub(crate) built: SnapshotTimings,
+    pub(crate) installed: SnapshotTimings,
+}
+
+impl Default for StateStats {
+    fn default() -> Self {
+        Self {
+            entries: AtomicU64::default(),
+            applies: Durations::of_operations(),
+            built: SnapshotTimings::new(),
+            installed: SnapshotTimings::new(),
+        }
+    }
 }
 
 pub(crate) struct Shared {
@@ -165,7 +177,7 @@ impl Shared {
             rewritten += piece.bytes;
             if rewritten >= COMPACTED_BYTES_MAX {
                 rewritten = 0;
-                SnapshotBuilder::adopt(self, snapshot::checkpoint(&self.directory, &state)?)?;
+                SnapshotBuilder::build(self, &state)?;
             }
         }
         Ok(())
@@ -327,9 +339,8 @@ impl StateMachine {
             self.shared.observer.applied(*revision, changes);
         }
         self.shared.publish(&state, self.applied.last_log_id.map_or(0, |id| id.index))?;
-        let micros = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX);
         self.shared.stats.entries.fetch_add(count, Ordering::Relaxed);
-        self.shared.stats.micros.fetch_add(micros, Ordering::Relaxed);
+        self.shared.stats.applies.observe(started.elapsed());
         crash_point("state.before-answer");
         answer_all(answers);
         Ok(())
@@ -378,7 +389,6 @@ impl StateMachine {
         let revision = query::revision(state.as_ref()).map_err(query_error)?;
         shared.observer.rules(state.as_ref());
         shared.observer.reset(revision);
-        shared.stats.snapshots_installed.fetch_add(1, Ordering::Relaxed);
         shared.publish(&state, self.applied.last_log_id.map_or(0, |id| id.index))?;
         Ok(())
     }
@@ -467,7 +477,9 @@ impl RaftStateMachine<Types> for StateMachine {
         snapshot: SnapshotDir,
     ) -> io::Result<()> {
         // Links, copies, syncs and opens files: heartbeats must not wait behind it on this thread.
+        let started = Instant::now();
         let installed = tokio::task::block_in_place(|| self.install(meta, &snapshot));
+        self.shared.stats.installed.ended(installed.is_ok(), started.elapsed());
         self.shared.remember_newer(installed)
     }
 
@@ -483,8 +495,12 @@ pub(crate) struct SnapshotBuilder {
 }
 
 impl SnapshotBuilder {
-    fn build(shared: &Shared) -> io::Result<SnapshotOf> {
-        Self::adopt(shared, snapshot::checkpoint(&shared.directory, &shared.current())?)
+    fn build(shared: &Shared, state: &Arc<StateDb>) -> io::Result<SnapshotOf> {
+        let started = Instant::now();
+        let built = snapshot::checkpoint(&shared.directory, state);
+        let adopted = built.and_then(|built| Self::adopt(shared, built));
+        shared.stats.built.ended(adopted.is_ok(), started.elapsed());
+        adopted
     }
 
     /// Makes a finished snapshot the current one.
@@ -504,7 +520,6 @@ impl SnapshotBuilder {
         if let Some(previous) = current.replace(built.clone()) {
             previous.folder.retire();
         }
-        shared.stats.snapshots_built.fetch_add(1, Ordering::Relaxed);
         Ok(Snapshot { meta: built.meta, snapshot: built.folder })
     }
 }
@@ -514,6 +529,8 @@ impl RaftSnapshotBuilder<Types> for SnapshotBuilder {
 
     async fn build_snapshot(&mut self) -> io::Result<SnapshotOf> {
         let shared = Arc::clone(&self.shared);
-        tokio::task::spawn_blocking(move || Self::build(&shared)).await.map_err(io::Error::other)?
+        tokio::task::spawn_blocking(move || Self::build(&shared, &shared.current()))
+            .await
+            .map_err(io::Error::other)?
     }
 }

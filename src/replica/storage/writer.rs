@@ -18,6 +18,7 @@ use super::log::keys;
 use super::watermark::{Position, Watermark};
 use crate::codec::{entry_to_proto, log_id_to_proto, seal, vote_to_proto};
 use crate::failpoint::crash_point;
+use crate::timings::Durations;
 use crate::types::{Entry, LogId, Types, Vote};
 
 /// Requests that one batch takes at most.
@@ -54,14 +55,24 @@ pub(crate) enum Request {
 }
 
 /// Counters that the writer keeps.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct WriterStats {
-    pub(crate) fsyncs: AtomicU64,
-    pub(crate) fsync_micros: AtomicU64,
+    pub(crate) fsyncs: Durations,
     pub(crate) entries: AtomicU64,
     pub(crate) bytes: AtomicU64,
     /// Every entry before this index is durable on this node.
     pub(crate) durable_end: AtomicU64,
+}
+
+impl Default for WriterStats {
+    fn default() -> Self {
+        Self {
+            fsyncs: Durations::of_operations(),
+            entries: AtomicU64::default(),
+            bytes: AtomicU64::default(),
+            durable_end: AtomicU64::default(),
+        }
+    }
 }
 
 enum Completion {
@@ -222,9 +233,7 @@ impl Writer {
         }
         crash_point("log.after-sync");
         if sync {
-            let micros = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX);
-            self.stats.fsyncs.fetch_add(1, Ordering::Relaxed);
-            self.stats.fsync_micros.fetch_add(micros, Ordering::Relaxed);
+            self.stats.fsyncs.observe(started.elapsed());
             self.stats.entries.fetch_add(draft.entries, Ordering::Relaxed);
             self.stats.bytes.fetch_add(draft.bytes as u64, Ordering::Relaxed);
             self.stats.durable_end.store(end(&self.position), Ordering::Release);

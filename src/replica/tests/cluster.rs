@@ -6,7 +6,9 @@ mod support;
 use std::time::{Duration, Instant};
 
 use llm_config_domain::{Applied, Command, Outcome, Rejection, digest, query};
-use llm_config_replica::{ProposeError, ReadError, Replica, Role, StartError};
+use llm_config_replica::{
+    DurationSample, ProposeError, ReadError, Readings, Replica, Role, StartError,
+};
 use support::{Cluster, address, eventually, in_time, set};
 
 fn version(applied: &Applied) -> u64 {
@@ -285,5 +287,81 @@ async fn a_dead_peer_is_asked_less_and_less_often() {
     // Two seconds of votes, heartbeats, pings and back-offs; a loop without a pause makes thousands.
     assert!((1..200).contains(&attempts), "{attempts} connections to a dead peer in two seconds");
     drop(listener);
+    cluster.stop().await;
+}
+
+fn counted(sample: &DurationSample) -> u64 {
+    sample.counts.iter().sum()
+}
+
+/// Messages of one kind to one peer: those that were answered, and those that were not.
+fn messages(readings: &Readings, peer: u64, rpc: &str) -> (u64, u64) {
+    let Some(of) = readings.peers.iter().find(|of| of.id == peer) else { return (0, 0) };
+    let answered = of.answered.iter().find(|(kind, _)| *kind == rpc).unwrap();
+    let failed = of.failed.iter().find(|(kind, _)| *kind == rpc).unwrap();
+    (counted(&answered.1), failed.1)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_node_measures_is_what_happened() {
+    let mut cluster = Cluster::start(3).await;
+    cluster.all_registered().await;
+    let leader = cluster.leader().await;
+    let other = (1..=3).find(|id| *id != leader).unwrap();
+    let before = cluster.node(other).readings();
+    for number in 0..5 {
+        propose(cluster.node(other), set("key", number)).await;
+    }
+    cluster.node(other).linearizable(in_time()).await.unwrap();
+    let after = cluster.node(other).readings();
+    assert_eq!(
+        counted(&after.proposal) - counted(&before.proposal),
+        5,
+        "counted where they came in"
+    );
+    assert!(counted(&after.log_fsync) > counted(&before.log_fsync));
+    assert!(counted(&after.apply) > counted(&before.apply) && after.apply.seconds > 0.0);
+    assert_eq!(counted(&after.read_index) - counted(&before.read_index), 1);
+    assert_eq!((after.voters, after.learners), (3, 0));
+    assert!(after.quorum_ack_age.is_none(), "of the leader only");
+    let readings = cluster.node(leader).readings();
+    assert!(readings.quorum_ack_age.is_some());
+    assert!(messages(&readings, other, "append").0 > 0, "{:?}", readings.peers);
+    assert!(messages(&readings, other, "heartbeat").0 > 0, "{:?}", readings.peers);
+    assert!(readings.contact_ages.iter().any(|(id, _)| *id == other));
+    assert!(cluster.running().map(|node| node.stats().elections).sum::<u64>() > 0);
+    let engines = || cluster.node(leader).readings().engines;
+    eventually("the databases are measured", || {
+        engines().iter().all(|(_, of)| of.memtable_bytes > 0)
+    })
+    .await;
+    cluster.stop_node(other).await;
+    eventually("messages to a node that is gone fail", || {
+        messages(&cluster.node(leader).readings(), other, "heartbeat").1 > 0
+    })
+    .await;
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn writes_and_reads_without_a_leader_count_as_such() {
+    let mut cluster = Cluster::start(3).await;
+    let leader = cluster.leader().await;
+    let [one, two] = [1, 2, 3].into_iter().filter(|id| *id != leader).collect::<Vec<_>>()[..]
+    else {
+        panic!("two followers")
+    };
+    cluster.stop_node(leader).await;
+    cluster.stop_node(two).await;
+    let alone = cluster.node(one);
+    let soon = || Instant::now() + Duration::from_millis(300);
+    eventually("it notices that nobody leads", || alone.status().leader_id.is_none()).await;
+    let refused = alone.propose(set("key", 1), soon()).await.unwrap_err();
+    assert_eq!(refused, ProposeError::NoLeader);
+    assert_eq!(alone.linearizable(soon()).await.unwrap_err(), ReadError::NoLeader);
+    let stats = alone.stats();
+    let [(_, no_leader), (_, overloaded), (_, storage_full), (_, unknown)] = stats.proposals_failed;
+    assert_eq!((no_leader, overloaded, storage_full, unknown), (1, 0, 0, 0));
+    assert!(stats.read_index_failures > 0);
     cluster.stop().await;
 }

@@ -83,7 +83,7 @@ impl Access {
         if policy.revision < self.policy().revision {
             return;
         }
-        self.inner.metrics.bans_active(bans.len());
+        self.inner.metrics.bans(bans.samples());
         let revision = policy.revision;
         *self.inner.bans.write() = Arc::new(bans);
         *self.inner.policy.write() = Arc::new(policy);

@@ -11,6 +11,7 @@ use llm_config_domain::{
 };
 
 use super::token::fingerprint;
+use crate::metrics::BanSample;
 use crate::peer::ClientCertificate;
 
 /// A token and what its holder may do.
@@ -133,7 +134,13 @@ impl BanTable {
         self.0.get(&address.to_string()).filter(|ban| ban.until_ms > now_ms).cloned()
     }
 
-    pub(super) fn len(&self) -> usize {
-        self.0.len()
+    pub(super) fn samples(&self) -> Vec<BanSample> {
+        let bans = self.0.values();
+        bans.map(|ban| BanSample {
+            address: ban.address.clone(),
+            reason: ban.reason.clone(),
+            until_ms: ban.until_ms,
+        })
+        .collect()
     }
 }

@@ -20,8 +20,8 @@ const LEADER: HeaderName = HeaderName::from_static("x-config-leader");
 /// A hint, not a promise: asking the replica for each answer would cost more than it is worth.
 const LEADER_AGE_MAX: Duration = Duration::from_millis(50);
 
-/// Every method that is served. The label of the metrics knows no other word.
-const METHODS: [&str; 45] = [
+/// Every method that is served, and a word for all others. The label of the metrics knows no other one.
+const METHODS: [&str; 46] = [
     "/llmconfig.v1.ConfigService/Get",
     "/llmconfig.v1.ConfigService/Set",
     "/llmconfig.v1.ConfigService/Delete",
@@ -67,7 +67,9 @@ const METHODS: [&str; 45] = [
     "/grpc.health.v1.Health/Check",
     "/grpc.health.v1.Health/Watch",
     "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo",
+    UNKNOWN,
 ];
+const UNKNOWN: &str = "unknown";
 
 /// The id of a request, in its extensions.
 #[derive(Clone)]
@@ -81,9 +83,7 @@ pub(super) struct Answers {
 
 impl Answers {
     pub(super) fn new(service: Service) -> Self {
-        for method in METHODS {
-            service.metrics().grpc_known_method(method);
-        }
+        service.metrics().grpc_known(&METHODS, &error::CODE_NAMES);
         Self { leader: LeaderHint::default(), service }
     }
 }
@@ -98,7 +98,7 @@ pub(super) async fn complete(
     let id = request_id(request.headers());
     request.extensions_mut().insert(RequestId(id.as_str().into()));
     let path = request.uri().path();
-    let method = METHODS.into_iter().find(|method| *method == path).unwrap_or("unknown");
+    let method = METHODS.into_iter().find(|method| *method == path).unwrap_or(UNKNOWN);
     let mut response = next.run(request).await;
     let service = &answers.service;
     let leader = answers.leader.get(service.replica());

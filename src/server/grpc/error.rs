@@ -64,6 +64,27 @@ pub(super) fn of_undecodable(status: &Status, request_bytes_max: usize) -> Optio
 }
 
 /// The name of a code as gRPC writes it.
+/// Every name that [`code_name`] gives.
+pub(super) const CODE_NAMES: [&str; 17] = [
+    "OK",
+    "CANCELLED",
+    "UNKNOWN",
+    "INVALID_ARGUMENT",
+    "DEADLINE_EXCEEDED",
+    "NOT_FOUND",
+    "ALREADY_EXISTS",
+    "PERMISSION_DENIED",
+    "RESOURCE_EXHAUSTED",
+    "FAILED_PRECONDITION",
+    "ABORTED",
+    "OUT_OF_RANGE",
+    "UNIMPLEMENTED",
+    "INTERNAL",
+    "UNAVAILABLE",
+    "DATA_LOSS",
+    "UNAUTHENTICATED",
+];
+
 pub(super) fn code_name(code: Code) -> &'static str {
     match code {
         Code::Ok => "OK",
@@ -90,6 +111,13 @@ pub(super) fn code_name(code: Code) -> &'static str {
 mod tests {
     use super::*;
     use crate::error::Violation;
+
+    #[test]
+    fn every_code_has_a_name_in_the_list() {
+        for (number, name) in (0..).zip(CODE_NAMES) {
+            assert_eq!(code_name(Code::from(number)), name);
+        }
+    }
 
     #[test]
     fn an_error_carries_its_stable_code_and_numbers() {

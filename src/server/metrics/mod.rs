@@ -4,31 +4,38 @@
 //! replica or to the process are read when the page is asked for. `monitoring/METRICS.md` explains every name here.
 
 mod backup;
+mod control_group;
 mod family;
+mod grid;
+mod http;
 mod node;
 mod process;
 mod security;
 mod tls;
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use llm_config_domain::Environment;
 use parking_lot::RwLock;
+use prometheus::proto::MetricFamily;
 use prometheus::{
-    Encoder, HistogramOpts, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
-    TextEncoder,
+    Encoder, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge,
+    IntGaugeVec, Opts, Registry, TextEncoder,
 };
 
-use crate::service::OPERATIONS;
+use crate::service::{Consistency, OPERATIONS};
 use backup::BackupNumbers;
-use family::counter;
+use family::{counter, gauge};
+use grid::Grid;
+use http::HttpRequests;
 use process::Process;
 use security::SecurityNumbers;
 use tls::TlsNumbers;
 
-pub use node::NodeSample;
-pub use security::{AuthFailure, LimitScope, SecretAccess};
+pub use node::{HealthSample, NodeSample, UsageSample};
+pub use security::{AuthFailure, BanSample, LimitScope, SecretAccess};
 pub use tls::CertificateSample;
 
 /// Content type of the page.
@@ -50,6 +57,35 @@ const ALERTED_CODES: [&str; 7] = [
     "STORAGE_FULL",
 ];
 
+/// Every stable code of the API; see `crate::error`.
+const CODES: [&str; 21] = [
+    "BANNED",
+    "IDEMPOTENCY_KEY_REUSED",
+    "INTERNAL",
+    "INVALID_ARGUMENT",
+    "MEMBERSHIP_CONFLICT",
+    "NOT_FOUND",
+    "NOT_READY",
+    "NO_LEADER",
+    "OUTCOME_UNKNOWN",
+    "OVERLOADED",
+    "PAYLOAD_TOO_LARGE",
+    "PERMISSION_DENIED",
+    "QUORUM_AT_RISK",
+    "RATE_LIMITED",
+    "REVISION_COMPACTED",
+    "SCHEMA_VIOLATION",
+    "SECRETS_UNAVAILABLE",
+    "STALE",
+    "STORAGE_FULL",
+    "UNAUTHENTICATED",
+    "VERSION_CONFLICT",
+];
+
+/// Names of the environments, in the order of [`Environment::ALL`].
+static ENVIRONMENTS: std::sync::LazyLock<[&'static str; Environment::ALL.len()]> =
+    std::sync::LazyLock::new(|| Environment::ALL.map(Environment::as_str));
+
 /// What a request may be refused for want of; see `crate::admission`.
 const BOUNDS: [&str; 6] =
     ["requests", "request_bytes", "watches", "watch_bytes", "backups", "exports"];
@@ -62,19 +98,50 @@ pub struct Metrics {
     registry: Registry,
     process: Process,
     sampler: RwLock<Option<Sampler>>,
-    http_requests: IntCounterVec,
+    http_requests: HttpRequests,
     http_duration: HistogramVec,
-    grpc_requests: IntCounterVec,
+    /// Filled by the gateway, which knows the methods.
+    grpc_requests: OnceLock<Grid>,
     grpc_duration: HistogramVec,
     connections: IntGaugeVec,
+    connections_max: IntGaugeVec,
     operations: IntCounterVec,
-    errors: IntCounterVec,
+    operation_duration: HistogramVec,
+    errors: Grid,
+    environment_errors: Grid,
+    reads: [IntCounter; 2],
+    changes: IntCounterVec,
+    storage_reads: [Histogram; StorageRead::ALL.len()],
     overloaded: IntCounterVec,
     watchers: IntGauge,
+    watch_events: IntCounter,
+    watches_compacted: IntCounter,
+    /// Processor time that the last page took.
+    render_micros: AtomicU64,
     cache: CacheCounters,
     backup: BackupNumbers,
     security: SecurityNumbers,
     tls: TlsNumbers,
+}
+
+/// How the storage engine was read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StorageRead {
+    /// One entry that the cache did not have.
+    Get,
+    /// Many records.
+    Scan,
+}
+
+impl StorageRead {
+    const ALL: [Self; 2] = [Self::Get, Self::Scan];
+
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Get => "get",
+            Self::Scan => "scan",
+        }
+    }
 }
 
 /// Tier `l1`. Plain atomics: they are counted on the hottest path of the node.
@@ -102,25 +169,27 @@ impl Metrics {
     #[must_use]
     pub fn new() -> Self {
         let registry = Registry::new();
+        let storage_reads = histograms(
+            &registry,
+            "storage_operation_duration_seconds",
+            "Reads of the storage engine",
+            &["operation"],
+        );
+        let reads = counters(
+            &registry,
+            "config_reads_total",
+            "Reads of entries, by the consistency that was asked for",
+            &["consistency"],
+        );
         let metrics = Self {
-            http_requests: counters(
-                &registry,
-                "http_requests_total",
-                "HTTP requests answered, by route template",
-                &["method", "route", "status"],
-            ),
+            http_requests: HttpRequests::default(),
             http_duration: histograms(
                 &registry,
                 "http_request_duration_seconds",
                 "Time from the head of a request to the head of its answer",
                 &["method", "route"],
             ),
-            grpc_requests: counters(
-                &registry,
-                "grpc_requests_total",
-                "gRPC calls answered",
-                &["method", "code"],
-            ),
+            grpc_requests: OnceLock::new(),
             grpc_duration: histograms(
                 &registry,
                 "grpc_request_duration_seconds",
@@ -133,17 +202,50 @@ impl Metrics {
                 "Open client connections",
                 &["listener"],
             ),
+            connections_max: gauges(
+                &registry,
+                "llm_config_connections_max",
+                "Client connections that are taken at a time",
+                &["listener"],
+            ),
+            operation_duration: histograms(
+                &registry,
+                "config_operation_duration_seconds",
+                "Time that an operation took in the service",
+                &["operation"],
+            ),
+            reads: [Consistency::Cached, Consistency::Linearizable]
+                .map(|consistency| reads.with_label_values(&[consistency.as_str()])),
+            changes: counters(
+                &registry,
+                "config_changes_total",
+                "Changes of entries that the node applied; the same on every node",
+                &["environment"],
+            ),
+            storage_reads: StorageRead::ALL
+                .map(|read| storage_reads.with_label_values(&[read.as_str()])),
             operations: counters(
                 &registry,
                 "config_operations_total",
                 "Operations that this node took from clients, over HTTP or gRPC",
                 &["operation"],
             ),
-            errors: counters(
-                &registry,
-                "config_errors_total",
-                "Operations that ended with an error, by stable code",
-                &["operation", "code"],
+            errors: Grid::new(
+                ("config_errors_total", "Operations that ended with an error, by stable code"),
+                ["operation", "code"],
+                &OPERATIONS,
+                &CODES,
+                &ALERTED_CODES,
+            ),
+            environment_errors: Grid::new(
+                (
+                    "config_environment_errors_total",
+                    "Operations on entries that failed through no fault of the caller",
+                ),
+                ["environment", "code"],
+                ENVIRONMENTS.as_slice(),
+                &ALERTED_CODES,
+                &ALERTED_CODES,
             ),
             overloaded: counters(
                 &registry,
@@ -152,6 +254,17 @@ impl Metrics {
                 &["bound"],
             ),
             watchers: single_gauge(&registry, "llm_config_watchers", "Open watches"),
+            watch_events: single_counter(
+                &registry,
+                "llm_config_watch_events_total",
+                "Changes given to watchers",
+            ),
+            watches_compacted: single_counter(
+                &registry,
+                "llm_config_watches_compacted_total",
+                "Watches that were further behind than the change log reaches",
+            ),
+            render_micros: AtomicU64::new(0),
             process: Process::new(),
             sampler: RwLock::new(None),
             cache: CacheCounters::default(),
@@ -175,14 +288,17 @@ impl Metrics {
     fn show_known_series(&self) {
         for operation in OPERATIONS {
             self.operations.with_label_values(&[operation]);
-            for code in ALERTED_CODES {
-                self.errors.with_label_values(&[operation, code]);
-            }
+            self.operation_duration.with_label_values(&[operation]);
+        }
+        for environment in ENVIRONMENTS.iter() {
+            self.changes.with_label_values(&[environment]);
         }
         for bound in BOUNDS {
             self.overloaded.with_label_values(&[bound]);
         }
-        self.http_known_route("GET", "unmatched");
+        for method in http::METHODS {
+            self.http_known_route(method, "unmatched");
+        }
     }
 
     /// Names the source of the replica's numbers.
@@ -197,30 +313,32 @@ impl Metrics {
 
     /// Shows a route's series before its first request.
     pub fn http_known_route(&self, method: &str, route: &str) {
-        let method = known_method(method);
-        self.http_requests.with_label_values(&[method, route, "200"]);
-        self.http_duration.with_label_values(&[method, route]);
+        self.http_requests.show(method, route);
+        self.http_duration.with_label_values(&[http::known_method(method), route]);
     }
 
     /// Counts an HTTP answer. `route` is a template, never a path: labels stay bounded.
     pub fn http(&self, method: &str, route: &str, status: u16, took: Duration) {
-        let method = known_method(method);
-        let mut digits = [0; 3];
-        self.http_requests
-            .with_label_values(&[method, route, status_text(status, &mut digits)])
-            .inc();
+        self.http_requests.count(method, route, status);
+        let method = http::known_method(method);
         self.http_duration.with_label_values(&[method, route]).observe(took.as_secs_f64());
     }
 
-    /// Shows a method's series before its first call.
-    pub fn grpc_known_method(&self, method: &'static str) {
-        self.grpc_requests.with_label_values(&[method, "OK"]);
-        self.grpc_duration.with_label_values(&[method]);
+    /// Names the methods and codes that there are, and shows the methods before their first call.
+    pub fn grpc_known(&self, methods: &'static [&'static str], codes: &'static [&'static str]) {
+        let of = ("grpc_requests_total", "gRPC calls answered");
+        self.grpc_requests
+            .get_or_init(|| Grid::new(of, ["method", "code"], methods, codes, &["OK"]));
+        for method in methods {
+            self.grpc_duration.with_label_values(&[method]);
+        }
     }
 
     /// Counts a gRPC answer; a stream counts when it opens.
     pub fn grpc(&self, method: &'static str, code: &'static str, took: Duration) {
-        self.grpc_requests.with_label_values(&[method, code]).inc();
+        if let Some(requests) = self.grpc_requests.get() {
+            requests.inc(method, code);
+        }
         self.grpc_duration.with_label_values(&[method]).observe(took.as_secs_f64());
     }
 
@@ -232,19 +350,62 @@ impl Metrics {
         ConnectionGuard(gauge)
     }
 
-    /// Shows a listener's gauge before its first connection.
-    pub fn known_listener(&self, listener: &'static str) {
+    /// Shows a listener's gauges before its first connection.
+    pub fn known_listener(&self, listener: &'static str, connections_max: usize) {
         self.connections.with_label_values(&[listener]).set(0);
+        let max = i64::try_from(connections_max).unwrap_or(i64::MAX);
+        self.connections_max.with_label_values(&[listener]).set(max);
     }
 
     /// Counts an operation, on the node that took the request.
-    pub fn operation(&self, operation: &'static str) {
+    pub fn operation(&self, operation: &'static str, took: Duration) {
         self.operations.with_label_values(&[operation]).inc();
+        self.operation_duration.with_label_values(&[operation]).observe(took.as_secs_f64());
     }
 
     /// Counts an operation's error.
     pub fn error(&self, operation: &'static str, code: &'static str) {
-        self.errors.with_label_values(&[operation, code]).inc();
+        self.errors.inc(operation, code);
+    }
+
+    /// Counts an error of an operation on entries of this environment, unless it is the caller's.
+    pub fn environment_error(&self, environment: Environment, code: &'static str) {
+        if ALERTED_CODES.contains(&code) {
+            self.environment_errors.inc(environment.as_str(), code);
+        }
+    }
+
+    /// Counts a read by the consistency that was asked for.
+    pub fn read(&self, consistency: Consistency) {
+        let [cached, linearizable] = &self.reads;
+        match consistency {
+            Consistency::Cached => cached.inc(),
+            Consistency::Linearizable => linearizable.inc(),
+        }
+    }
+
+    /// Counts changes that were applied.
+    pub fn changes(&self, environments: impl Iterator<Item = Environment>) {
+        for environment in environments {
+            self.changes.with_label_values(&[environment.as_str()]).inc();
+        }
+    }
+
+    /// Counts a read of the storage engine.
+    pub fn storage_read(&self, read: StorageRead, took: Duration) {
+        if let Some(histogram) = self.storage_reads.get(read as usize) {
+            histogram.observe(took.as_secs_f64());
+        }
+    }
+
+    /// Counts changes given to a watcher.
+    pub fn watch_events(&self, changes: usize) {
+        self.watch_events.inc_by(changes as u64);
+    }
+
+    /// Counts a watch that was further behind than the change log reaches.
+    pub fn watch_compacted(&self) {
+        self.watches_compacted.inc();
     }
 
     /// Counts a read that the entry cache answered.
@@ -303,7 +464,26 @@ impl Metrics {
 
     /// The page. Reads the process table and the replica: not for the thread of a runtime.
     pub fn render(&self) -> prometheus::Result<Vec<u8>> {
+        let begun = processor_time();
+        let page = self.page()?;
+        let took = processor_time().saturating_sub(begun);
+        let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
+        self.render_micros.store(micros, Ordering::Relaxed);
+        Ok(page)
+    }
+
+    fn page(&self) -> prometheus::Result<Vec<u8>> {
         let mut families = self.registry.gather();
+        families.push(self.http_requests.family());
+        families.extend(self.grpc_requests.get().map(Grid::family));
+        families.extend([&self.errors, &self.environment_errors].map(Grid::family));
+        families.push(self.security.bans());
+        families.extend(self.security.ban_expiries());
+        families.push(gauge(
+            "metrics_render_duration_seconds",
+            "Processor time that the page before this one took",
+            self.render_micros.load(Ordering::Relaxed) as f64 / 1e6,
+        ));
         families.extend(self.process.families());
         families.push(counter(
             "llm_config_log_lines_dropped_total",
@@ -318,7 +498,7 @@ impl Metrics {
             families.extend(sample.families());
         }
         families.sort_by(|a, b| a.name().cmp(b.name()));
-        let mut page = Vec::with_capacity(32 << 10);
+        let mut page = Vec::with_capacity(256 << 10);
         TextEncoder::new().encode(&families, &mut page)?;
         Ok(page)
     }
@@ -326,7 +506,7 @@ impl Metrics {
 
 impl CacheCounters {
     /// Both tiers. An `l1` miss goes on to `l2`, which counts blocks, not entries.
-    fn families(&self, sample: Option<&NodeSample>) -> Vec<prometheus::proto::MetricFamily> {
+    fn families(&self, sample: Option<&NodeSample>) -> Vec<MetricFamily> {
         let stats = sample.map(|sample| sample.stats).unwrap_or_default();
         let both = |name, help, l1: &AtomicU64, l2: u64| {
             family::counters(
@@ -383,27 +563,22 @@ async fn page(
     use axum::response::IntoResponse;
     let page = tokio::task::spawn_blocking(move || metrics.render()).await;
     match page {
-        Ok(Ok(page)) => ([(http::header::CONTENT_TYPE, CONTENT_TYPE)], page).into_response(),
+        Ok(Ok(page)) => ([(::http::header::CONTENT_TYPE, CONTENT_TYPE)], page).into_response(),
         Ok(Err(error)) => {
-            (http::StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response()
+            (::http::StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response()
         }
-        Err(error) => (http::StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
+        Err(error) => {
+            (::http::StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response()
+        }
     }
 }
 
-/// Anyone may send any word as a method; the label knows only the real ones.
-fn known_method(method: &str) -> &str {
-    match method {
-        "GET" | "HEAD" | "POST" | "PUT" | "PATCH" | "DELETE" | "OPTIONS" => method,
-        _ => "OTHER",
-    }
-}
-
-fn status_text(status: u16, digits: &mut [u8; 3]) -> &str {
-    for (digit, unit) in digits.iter_mut().zip([100, 10, 1]) {
-        *digit = b'0' + u8::try_from(status / unit % 10).unwrap_or(0);
-    }
-    std::str::from_utf8(digits).unwrap_or("000")
+/// What this thread has used so far: a page must not cost more because others run.
+fn processor_time() -> Duration {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+    let seconds = u64::try_from(time.tv_sec).unwrap_or(0);
+    let nanos = u32::try_from(time.tv_nsec).unwrap_or(0);
+    Duration::new(seconds, nanos)
 }
 
 fn counters(registry: &Registry, name: &str, help: &str, labels: &[&str]) -> IntCounterVec {
@@ -416,6 +591,10 @@ fn gauges(registry: &Registry, name: &str, help: &str, labels: &[&str]) -> IntGa
 
 fn single_gauge(registry: &Registry, name: &str, help: &str) -> IntGauge {
     register(registry, IntGauge::new(name, help))
+}
+
+fn single_counter(registry: &Registry, name: &str, help: &str) -> IntCounter {
+    register(registry, IntCounter::new(name, help))
 }
 
 fn histograms(registry: &Registry, name: &str, help: &str, labels: &[&str]) -> HistogramVec {

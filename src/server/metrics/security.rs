@@ -2,9 +2,29 @@
 //!
 //! Labels come from the lists here. None of them holds what a caller sent: no name, no address, no token.
 
-use prometheus::{IntCounter, IntCounterVec, IntGauge, Registry};
+use std::sync::Arc;
 
-use super::{counters, register, single_gauge};
+use llm_config_replica::wall_clock_ms;
+use parking_lot::Mutex;
+use prometheus::proto::MetricFamily;
+use prometheus::{IntCounter, IntCounterVec, Registry};
+
+use super::family::{gauge, gauges_of};
+use super::{counters, single_counter as counter};
+
+/// Series of bans; each has an address in it.
+const BANS_SHOWN_MAX: usize = 100;
+
+/// A ban as the state has it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BanSample {
+    /// The network address.
+    pub address: String,
+    /// One of a few words.
+    pub reason: String,
+    /// Until when.
+    pub until_ms: u64,
+}
 
 /// Why a request that should show who it is from was refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -127,7 +147,7 @@ pub(super) struct SecurityNumbers {
     rate_limited: IntCounterVec,
     auth_failures: IntCounterVec,
     bans: IntCounter,
-    bans_active: IntGauge,
+    bans_in_force: Mutex<Arc<[BanSample]>>,
     jwt_refreshes: IntCounterVec,
     denials: IntCounter,
     audit_events: IntCounterVec,
@@ -151,7 +171,7 @@ impl SecurityNumbers {
                 &["reason"],
             ),
             bans: counter(registry, "bans_total", "Bans of addresses that this node asked for"),
-            bans_active: single_gauge(registry, "bans_active", "Addresses that are banned now"),
+            bans_in_force: Mutex::new(Arc::new([])),
             jwt_refreshes: counters(
                 registry,
                 "jwt_keys_refresh_total",
@@ -183,6 +203,32 @@ impl SecurityNumbers {
         };
         numbers.show_known_series();
         numbers
+    }
+
+    /// Bans end by themselves, so they are counted when the page is asked for.
+    fn in_force(&self) -> Vec<BanSample> {
+        let now_ms = wall_clock_ms();
+        let known = Arc::clone(&self.bans_in_force.lock());
+        known.iter().filter(|ban| ban.until_ms > now_ms).cloned().collect()
+    }
+
+    pub(super) fn bans(&self) -> MetricFamily {
+        gauge("bans_active", "Addresses that are banned now", self.in_force().len() as f64)
+    }
+
+    /// The longest ones, so that an attack from everywhere does not make series without a bound.
+    pub(super) fn ban_expiries(&self) -> Option<MetricFamily> {
+        let bans = self.in_force().into_iter().take(BANS_SHOWN_MAX);
+        let family = gauges_of(
+            "ban_expiry_timestamp_seconds",
+            "When a ban ends; the 100 that end last",
+            bans.map(|ban| {
+                let labels = vec![("address", ban.address), ("reason", ban.reason)];
+                (labels, ban.until_ms as f64 / 1e3)
+            }),
+        );
+        // The text format has no families without samples.
+        (!family.get_metric().is_empty()).then_some(family)
     }
 
     fn show_known_series(&self) {
@@ -220,9 +266,10 @@ impl super::Metrics {
         self.security.bans.inc();
     }
 
-    /// Addresses that are banned now.
-    pub fn bans_active(&self, bans: usize) {
-        self.security.bans_active.set(i64::try_from(bans).unwrap_or(i64::MAX));
+    /// The bans that the state knows of, those that have ended included.
+    pub fn bans(&self, mut bans: Vec<BanSample>) {
+        bans.sort_by(|a, b| b.until_ms.cmp(&a.until_ms).then_with(|| a.address.cmp(&b.address)));
+        *self.security.bans_in_force.lock() = bans.into();
     }
 
     /// Counts a reading of the issuer's key set.
@@ -254,10 +301,6 @@ impl super::Metrics {
     }
 }
 
-fn counter(registry: &Registry, name: &str, help: &str) -> IntCounter {
-    register(registry, IntCounter::new(name, help))
-}
-
 #[cfg(test)]
 mod tests {
     use super::super::Metrics;
@@ -285,6 +328,27 @@ mod tests {
         ] {
             assert!(page.contains(line), "{line} is not in\n{page}");
         }
+    }
+
+    #[test]
+    fn bans_end_by_themselves_and_only_the_longest_have_series() {
+        let metrics = Metrics::new();
+        let now_ms = llm_config_replica::wall_clock_ms();
+        let ban = |n: u64, until_ms| super::BanSample {
+            address: format!("10.0.0.{n}"),
+            reason: "failed_authentication".to_owned(),
+            until_ms,
+        };
+        let mut bans: Vec<_> = (0..120).map(|n| ban(n, now_ms + 600_000 + n)).collect();
+        bans.push(ban(200, now_ms - 1));
+        metrics.bans(bans);
+        let page = page(&metrics);
+        assert!(page.contains("bans_active 120"), "{page}");
+        let series = |address: &str| {
+            page.contains(&format!("ban_expiry_timestamp_seconds{{address=\"{address}\""))
+        };
+        assert!(series("10.0.0.119") && series("10.0.0.20"));
+        assert!(!series("10.0.0.19") && !series("10.0.0.200"));
     }
 
     #[test]

@@ -79,7 +79,7 @@ pub(super) struct Listener {
 impl Listener {
     /// Accepts until closing. With all connections in use, new ones wait in the system's queue.
     pub(super) async fn serve(self, listener: TcpListener) {
-        self.metrics.known_listener(self.name);
+        self.metrics.known_listener(self.name, self.connections_max);
         let connections = Arc::new(Semaphore::new(self.connections_max));
         loop {
             let accepted = tokio::select! {

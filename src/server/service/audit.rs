@@ -60,7 +60,7 @@ impl Service {
         request: AuditRequest,
     ) -> Result<AuditAnswer, ServiceError> {
         let result = self.list_records(context, request).await;
-        self.counted("audit", result)
+        self.counted(context, "audit", result)
     }
 
     async fn list_records(
@@ -104,7 +104,7 @@ impl Service {
     /// Walks this node's chain from the oldest record to the newest.
     pub async fn verify_audit(&self, context: &Context) -> Result<AuditVerdict, ServiceError> {
         let result = self.walk(context).await;
-        self.counted("audit_verify", result)
+        self.counted(context, "audit_verify", result)
     }
 
     async fn walk(&self, context: &Context) -> Result<AuditVerdict, ServiceError> {
@@ -134,7 +134,7 @@ impl Service {
     /// How long records stay.
     pub async fn audit_retention(&self, context: &Context) -> Result<AuditRetention, ServiceError> {
         let result = self.retention(context).await;
-        self.counted("audit_retention", result)
+        self.counted(context, "audit_retention", result)
     }
 
     async fn retention(&self, context: &Context) -> Result<AuditRetention, ServiceError> {
@@ -152,7 +152,7 @@ impl Service {
     ) -> Result<AuditRetention, ServiceError> {
         let operation = Operation::SetAuditRetention(retention);
         let done = self.administer(context, operation, AuditKind::AdminAuditRetention, "").await;
-        self.counted("audit_retention", done.map(|()| retention))
+        self.counted(context, "audit_retention", done.map(|()| retention))
     }
 }
 

@@ -16,7 +16,7 @@ impl Service {
         consistency: Consistency,
     ) -> Result<BackupStream, ServiceError> {
         let result = self.begin_backup(context, consistency).await;
-        self.counted("backup", result)
+        self.counted(context, "backup", result)
     }
 
     async fn begin_backup(
@@ -36,13 +36,13 @@ impl Service {
             Ok(()) => self.backups().list().await,
             Err(error) => Err(error),
         };
-        self.counted("backups", result)
+        self.counted(context, "backups", result)
     }
 
     /// Makes one there. `None`: it was not complete in time, and goes on.
     pub async fn keep_backup(&self, context: &Context) -> Result<Option<Kept>, ServiceError> {
         let result = self.make_backup(context).await;
-        self.counted("backup", result)
+        self.counted(context, "backup", result)
     }
 
     async fn make_backup(&self, context: &Context) -> Result<Option<Kept>, ServiceError> {

@@ -20,7 +20,7 @@ impl Service {
         request: DiffRequest,
     ) -> Result<DiffAnswer, ServiceError> {
         let result = self.compare(context, request).await;
-        self.counted("diff", result)
+        self.counted(context, "diff", result)
     }
 
     async fn compare(

@@ -46,8 +46,9 @@ impl Service {
         context: &Context,
         request: ExportRequest,
     ) -> Result<Export, ServiceError> {
+        let environment = super::named(&request.environment);
         let result = self.begin_export(context, request).await;
-        self.counted("export", result)
+        self.counted_in(context, "export", environment, result)
     }
 
     async fn begin_export(

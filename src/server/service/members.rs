@@ -33,7 +33,7 @@ impl Service {
         request: AddMemberRequest,
     ) -> Result<Member, ServiceError> {
         let result = self.add(context, request).await;
-        self.counted("member_add", result)
+        self.counted(context, "member_add", result)
     }
 
     async fn add(
@@ -67,7 +67,7 @@ impl Service {
         force: bool,
     ) -> Result<Member, ServiceError> {
         let result = self.vote(context, MemberChange::Promote { id }, id, force).await;
-        self.counted("member_promote", result)
+        self.counted(context, "member_promote", result)
     }
 
     /// Takes a voter's vote.
@@ -78,7 +78,7 @@ impl Service {
         force: bool,
     ) -> Result<Member, ServiceError> {
         let result = self.vote(context, MemberChange::Demote { id }, id, force).await;
-        self.counted("member_demote", result)
+        self.counted(context, "member_demote", result)
     }
 
     async fn vote(
@@ -102,7 +102,7 @@ impl Service {
         force: bool,
     ) -> Result<(), ServiceError> {
         let result = self.remove(context, id, force).await;
-        self.counted("member_remove", result)
+        self.counted(context, "member_remove", result)
     }
 
     async fn remove(&self, context: &Context, id: u64, force: bool) -> Result<(), ServiceError> {
@@ -122,7 +122,7 @@ impl Service {
         force: bool,
     ) -> Result<Member, ServiceError> {
         let result = self.replace(context, old, new, force).await;
-        self.counted("member_replace", result)
+        self.counted(context, "member_replace", result)
     }
 
     async fn replace(
@@ -149,7 +149,7 @@ impl Service {
         force: bool,
     ) -> Result<u64, ServiceError> {
         let result = self.transfer(context, to, force).await;
-        self.counted("transfer_leader", result)
+        self.counted(context, "transfer_leader", result)
     }
 
     async fn transfer(

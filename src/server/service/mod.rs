@@ -34,9 +34,10 @@ use llm_config_replica::{Replica, Status, View};
 use crate::access::{Access, Caller};
 use crate::admission::Admission;
 use crate::backups::{BackupLimits, Backups};
+use crate::cache::CacheSize;
 use crate::error::{Effect, ServiceError};
 use crate::limits::Limits;
-use crate::metrics::Metrics;
+use crate::metrics::{Metrics, StorageRead};
 use crate::schemas::Schemas;
 use crate::secrets::DataKeys;
 use recorder::Recorder;
@@ -184,7 +185,7 @@ impl Service {
 
     /// A call of somebody that ends after `timeout`, and after the configured time at the latest.
     pub fn context(&self, caller: Caller, timeout: Option<Duration>) -> Context {
-        Context { caller, deadline: self.deadline(timeout) }
+        Context { caller, begun: Instant::now(), deadline: self.deadline(timeout) }
     }
 
     /// When a call ends that begins now.
@@ -217,12 +218,22 @@ impl Service {
     /// The cluster as this node sees it, for everybody who was let in.
     pub async fn cluster(&self, context: &Context) -> Result<Status, ServiceError> {
         let again = self.authorize(context, &[]).await;
-        self.counted("cluster", again.map(|()| self.inner.replica.status()))
+        self.counted(context, "cluster", again.map(|()| self.inner.replica.status()))
     }
 
     /// Revisions that the cache is behind storage; it does not answer while it is.
     pub fn cache_lag(&self) -> u64 {
         self.inner.shared.lag(self.inner.replica.applied_revision())
+    }
+
+    /// Memory that the cache of entries uses and may use, and how many it holds.
+    pub fn cache_size(&self) -> CacheSize {
+        self.inner.shared.cache.size()
+    }
+
+    /// How many watches are taken at a time.
+    pub fn watches_max(&self) -> usize {
+        self.inner.shared.hub.watchers_max()
     }
 
     /// Ends every watch, so that their connections can be drained.
@@ -232,14 +243,29 @@ impl Service {
 
     fn counted<T>(
         &self,
+        context: &Context,
         operation: &'static str,
         result: Result<T, ServiceError>,
     ) -> Result<T, ServiceError> {
-        self.inner.metrics.operation(operation);
+        self.inner.metrics.operation(operation, context.begun.elapsed());
         if let Err(error) = &result {
             self.inner.metrics.error(operation, error.code());
         }
         result
+    }
+
+    /// The same for an operation on entries of one environment.
+    fn counted_in<T>(
+        &self,
+        context: &Context,
+        operation: &'static str,
+        environment: Option<Environment>,
+        result: Result<T, ServiceError>,
+    ) -> Result<T, ServiceError> {
+        if let (Some(environment), Err(error)) = (environment, &result) {
+            self.inner.metrics.environment_error(environment, error.code());
+        }
+        self.counted(context, operation, result)
     }
 
     /// The applied state, and the revision that it is at.
@@ -271,8 +297,11 @@ impl Service {
     ) -> Result<T, ServiceError> {
         let service = self.clone();
         let task = tokio::task::spawn_blocking(move || {
+            let begun = Instant::now();
             let (view, revision) = service.view()?;
-            Ok::<_, ServiceError>((read(&view, revision), revision))
+            let result = read(&view, revision);
+            service.inner.metrics.storage_read(StorageRead::Scan, begun.elapsed());
+            Ok::<_, ServiceError>((result, revision))
         });
         let (result, revision) = match tokio::time::timeout_at(context.deadline.into(), task).await
         {
@@ -351,6 +380,11 @@ fn query_error(error: QueryError, revision: u64, what: impl FnOnce() -> String) 
 
 /// The right that managing tokens, roles, bans and keys needs.
 const AUTH: Need = Need::Everywhere(Action::Auth);
+
+/// The environment that a request names, if it names one.
+fn named(text: &str) -> Option<Environment> {
+    environment(text).ok()
+}
 
 /// An empty environment means base.
 fn environment(text: &str) -> Result<Environment, ServiceError> {

@@ -30,8 +30,9 @@ impl Service {
         context: &Context,
         request: ListRequest,
     ) -> Result<ListAnswer, ServiceError> {
+        let environment = super::named(&request.environment);
         let result = self.list_entries(context, request).await;
-        self.counted("list", result)
+        self.counted_in(context, "list", environment, result)
     }
 
     async fn list_entries(
@@ -83,7 +84,7 @@ impl Service {
         request: NamespacesRequest,
     ) -> Result<NamespacesAnswer, ServiceError> {
         let result = self.list_namespaces(context, request).await;
-        self.counted("namespaces", result)
+        self.counted(context, "namespaces", result)
     }
 
     async fn list_namespaces(
@@ -113,8 +114,9 @@ impl Service {
         context: &Context,
         request: HistoryRequest,
     ) -> Result<HistoryAnswer, ServiceError> {
+        let environment = super::named(&request.target.environment);
         let result = self.list_versions(context, request).await;
-        self.counted("history", result)
+        self.counted_in(context, "history", environment, result)
     }
 
     async fn list_versions(

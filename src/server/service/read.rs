@@ -13,6 +13,7 @@ use super::{Context, GetAnswer, GetRequest, ReadOptions, ResolveAnswer, ResolveR
 use crate::cache::{Lookup, Slot, Ticket};
 use crate::error::ServiceError;
 use crate::hex::hex;
+use crate::metrics::StorageRead;
 
 /// What there is, or that it is not there, and the revision at which that was seen.
 type Found = (Result<GetAnswer, ServiceError>, u64);
@@ -31,8 +32,9 @@ impl Service {
         context: &Context,
         request: GetRequest,
     ) -> Result<GetAnswer, ServiceError> {
+        let environment = super::named(&request.target.environment);
         let result = self.get_entry(context, request).await;
-        self.counted("get", result)
+        self.counted_in(context, "get", environment, result)
     }
 
     async fn get_entry(
@@ -88,6 +90,7 @@ impl Service {
         needs: &[Need],
     ) -> Result<(), ServiceError> {
         self.authorize(context, needs).await?;
+        self.inner.metrics.read(read.consistency);
         self.await_freshness(context, read).await?;
         if read.consistency == Consistency::Linearizable || read.min_revision.is_some() {
             self.authorize(context, needs).await?;
@@ -142,6 +145,7 @@ impl Service {
     }
 
     fn old_version(&self, address: &Address, version: u64) -> Result<Found, ServiceError> {
+        let begun = Instant::now();
         let (view, revision) = self.view()?;
         let found = query::get_version(&view, address, version)
             .map(|entry| GetAnswer { entry, revealed: None, revision })
@@ -150,6 +154,7 @@ impl Service {
                     format!("there is no version {version} of {address}")
                 })
             });
+        self.inner.metrics.storage_read(StorageRead::Get, begun.elapsed());
         Ok((found, revision))
     }
 
@@ -207,6 +212,7 @@ impl Service {
         environments: &[Environment],
         ticket: Option<(Address, Ticket)>,
     ) -> Result<(Option<Entry>, u64), ServiceError> {
+        let begun = Instant::now();
         // Taken after the ticket: whatever was applied before the ticket is in the view.
         let (view, revision) = self.view()?;
         for environment in environments {
@@ -223,9 +229,11 @@ impl Service {
                 self.inner.shared.cache.fill(ticket, candidate, slot);
             }
             if entry.is_some() {
+                self.inner.metrics.storage_read(StorageRead::Get, begun.elapsed());
                 return Ok((entry, revision));
             }
         }
+        self.inner.metrics.storage_read(StorageRead::Get, begun.elapsed());
         Ok((None, revision))
     }
 
@@ -234,8 +242,9 @@ impl Service {
         context: &Context,
         request: ResolveRequest,
     ) -> Result<ResolveAnswer, ServiceError> {
+        let environment = super::named(&request.environment);
         let result = self.resolve_namespace(context, request).await;
-        self.counted("resolve", result)
+        self.counted_in(context, "resolve", environment, result)
     }
 
     async fn resolve_namespace(

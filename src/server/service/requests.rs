@@ -15,10 +15,11 @@ use crate::error::ServiceError;
 use crate::secrets::Plaintext;
 pub use crate::watch::WatchFrom;
 
-/// On whose behalf, and until when.
+/// On whose behalf, since when, and until when.
 #[derive(Debug, Clone)]
 pub struct Context {
     pub caller: Caller,
+    pub begun: Instant,
     pub deadline: Instant,
 }
 
@@ -32,6 +33,14 @@ pub enum Consistency {
 }
 
 impl Consistency {
+    /// The word of the APIs.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Consistency::Cached => "cached",
+            Consistency::Linearizable => "linearizable",
+        }
+    }
+
     pub fn parse(text: &str) -> Result<Self, ServiceError> {
         match text {
             "cached" => Ok(Consistency::Cached),

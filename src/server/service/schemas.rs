@@ -176,7 +176,7 @@ impl Service {
         request: PutSchemaRequest,
     ) -> Result<PutSchemaAnswer, ServiceError> {
         let result = self.keep_schema(context, request).await;
-        self.counted("schema_put", result)
+        self.counted(context, "schema_put", result)
     }
 
     async fn keep_schema(
@@ -241,7 +241,7 @@ impl Service {
         request: GetSchemaRequest,
     ) -> Result<SchemaAnswer, ServiceError> {
         let result = self.show_schema(context, request).await;
-        self.counted("schema_get", result)
+        self.counted(context, "schema_get", result)
     }
 
     async fn show_schema(
@@ -283,7 +283,7 @@ impl Service {
         request: ListSchemasRequest,
     ) -> Result<SchemasAnswer, ServiceError> {
         let result = self.list_schemas(context, request).await;
-        self.counted("schemas", result)
+        self.counted(context, "schemas", result)
     }
 
     async fn list_schemas(
@@ -324,7 +324,7 @@ impl Service {
         request: DeleteSchemaRequest,
     ) -> Result<DeleteSchemaAnswer, ServiceError> {
         let result = self.forget_schema(context, request).await;
-        self.counted("schema_delete", result)
+        self.counted(context, "schema_delete", result)
     }
 
     async fn forget_schema(

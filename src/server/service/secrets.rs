@@ -289,7 +289,7 @@ impl Service {
     /// The key ring.
     pub async fn key_ring(&self, context: &Context) -> Result<KeyRing, ServiceError> {
         let result = self.show_keys(context).await;
-        self.counted("keys", result)
+        self.counted(context, "keys", result)
     }
 
     async fn show_keys(&self, context: &Context) -> Result<KeyRing, ServiceError> {
@@ -330,7 +330,7 @@ impl Service {
         namespace: Option<String>,
     ) -> Result<usize, ServiceError> {
         let result = self.rotate(context, rotation, namespace).await;
-        self.counted("keys_rotate", result)
+        self.counted(context, "keys_rotate", result)
     }
 
     async fn rotate(

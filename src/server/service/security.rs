@@ -69,7 +69,7 @@ impl Service {
         request: CreateTokenRequest,
     ) -> Result<CreatedToken, ServiceError> {
         let result = self.make_token(context, request).await;
-        self.counted("token_create", result)
+        self.counted(context, "token_create", result)
     }
 
     async fn make_token(
@@ -144,14 +144,14 @@ impl Service {
             let known = self.inner.guards.access.policy().principals();
             known.iter().map(|known| known.token.clone()).collect()
         });
-        self.counted("tokens", result)
+        self.counted(context, "tokens", result)
     }
 
     pub async fn revoke_token(&self, context: &Context, id: &str) -> Result<(), ServiceError> {
         let operation = Operation::RevokeToken(id.to_owned());
         let what = format!("there is no token {id}");
         let result = self.administer(context, operation, AuditKind::AuthTokenRevoke, &what).await;
-        self.counted("token_revoke", result)
+        self.counted(context, "token_revoke", result)
     }
 
     pub async fn put_role(
@@ -160,7 +160,7 @@ impl Service {
         request: PutRoleRequest,
     ) -> Result<Role, ServiceError> {
         let result = self.keep_role(context, request).await;
-        self.counted("role_put", result)
+        self.counted(context, "role_put", result)
     }
 
     async fn keep_role(
@@ -181,7 +181,7 @@ impl Service {
     pub async fn roles(&self, context: &Context) -> Result<Vec<Role>, ServiceError> {
         let allowed = self.authorize(context, &[AUTH]).await;
         let result = allowed.map(|()| self.inner.guards.access.policy().roles().cloned().collect());
-        self.counted("roles", result)
+        self.counted(context, "roles", result)
     }
 
     pub async fn role(&self, context: &Context, name: &str) -> Result<Role, ServiceError> {
@@ -191,14 +191,14 @@ impl Service {
                 ServiceError::NotFound { what: format!("there is no role {name}"), revision: None }
             })
         });
-        self.counted("roles", result)
+        self.counted(context, "roles", result)
     }
 
     pub async fn delete_role(&self, context: &Context, name: &str) -> Result<(), ServiceError> {
         let operation = Operation::DeleteRole(name.to_owned());
         let what = format!("there is no role {name}");
         let result = self.administer(context, operation, AuditKind::AuthRoleDelete, &what).await;
-        self.counted("role_delete", result)
+        self.counted(context, "role_delete", result)
     }
 
     /// Who asks, and what they may do.
@@ -214,13 +214,13 @@ impl Service {
                 expires_at_ms: caller.expires_at_ms(),
             }
         });
-        self.counted("whoami", result)
+        self.counted(context, "whoami", result)
     }
 
     /// The bans that last.
     pub async fn bans(&self, context: &Context) -> Result<Vec<Ban>, ServiceError> {
         let result = self.list_bans(context).await;
-        self.counted("bans", result)
+        self.counted(context, "bans", result)
     }
 
     async fn list_bans(&self, context: &Context) -> Result<Vec<Ban>, ServiceError> {
@@ -239,7 +239,7 @@ impl Service {
         let what = format!("{address} is not banned");
         let operation = Operation::LiftBan(address.to_owned());
         let result = self.administer(context, operation, AuditKind::SecurityBanLift, &what).await;
-        self.counted("ban_lift", result)
+        self.counted(context, "ban_lift", result)
     }
 
     /// Proposes what an administrator asks for; a try that is made again by itself changes nothing twice.

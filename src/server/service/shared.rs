@@ -44,6 +44,7 @@ pub struct Shared {
     pub(crate) cache: Cache,
     pub(crate) hub: Arc<WatchHub>,
     guards: Arc<Guards>,
+    metrics: Arc<Metrics>,
     /// Revision whose changes are being taken over, and the last one that was taken over: equal between changes.
     begun: AtomicU64,
     done: AtomicU64,
@@ -60,8 +61,9 @@ impl Shared {
         };
         Arc::new(Shared {
             cache: Cache::new(limits.cache_bytes, metrics.clone()),
-            hub: WatchHub::new(watch, metrics),
+            hub: WatchHub::new(watch, Arc::clone(&metrics)),
             guards,
+            metrics,
             begun: AtomicU64::new(0),
             done: AtomicU64::new(0),
         })
@@ -107,6 +109,7 @@ impl Shared {
 
 impl Observer for Shared {
     fn applied(&self, revision: u64, changes: &[Change]) {
+        self.metrics.changes(changes.iter().map(|change| change.entry.address.environment));
         self.take_over(revision, |cache| cache.applied(changes));
         self.hub.publish(revision, changes);
     }

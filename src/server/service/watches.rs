@@ -39,7 +39,7 @@ impl Service {
         request: WatchRequest,
     ) -> Result<Watcher, ServiceError> {
         let result = self.open_watch(context, request).await;
-        self.counted("watch", result)
+        self.counted(context, "watch", result)
     }
 
     async fn open_watch(

@@ -16,8 +16,8 @@ use llm_config_replica::ProposeError;
 use super::schemas::Judged;
 use super::secrets::{ATTEMPTS_MAX, next_version};
 use super::{
-    CompactAnswer, CompactRequest, Context, DeleteAnswer, DeleteRequest, RollbackAnswer,
-    RollbackRequest,
+    CompactAnswer, CompactRequest, Context, DeleteAnswer, DeleteRequest,
+    RollbackAnswer, RollbackRequest,
 };
 use super::{Service, SetAnswer, SetRequest, Target, TxnAnswer, TxnOpRequest, TxnRequest};
 use super::{internal, query_error, refused};
@@ -40,8 +40,9 @@ impl Service {
         context: &Context,
         request: SetRequest,
     ) -> Result<SetAnswer, ServiceError> {
+        let environment = super::named(&request.target.environment);
         let result = self.set_entry(context, request).await;
-        self.counted("set", result)
+        self.counted_in(context, "set", environment, result)
     }
 
     async fn set_entry(
@@ -77,8 +78,9 @@ impl Service {
         context: &Context,
         request: DeleteRequest,
     ) -> Result<DeleteAnswer, ServiceError> {
+        let environment = super::named(&request.target.environment);
         let result = self.delete_entry(context, request).await;
-        self.counted("delete", result)
+        self.counted_in(context, "delete", environment, result)
     }
 
     async fn delete_entry(
@@ -111,8 +113,9 @@ impl Service {
         context: &Context,
         request: RollbackRequest,
     ) -> Result<RollbackAnswer, ServiceError> {
+        let environment = super::named(&request.target.environment);
         let result = self.rollback_entry(context, request).await;
-        self.counted("rollback", result)
+        self.counted_in(context, "rollback", environment, result)
     }
 
     async fn rollback_entry(
@@ -161,7 +164,7 @@ impl Service {
         request: TxnRequest,
     ) -> Result<TxnAnswer, ServiceError> {
         let result = self.transact(context, request).await;
-        self.counted("txn", result)
+        self.counted(context, "txn", result)
     }
 
     async fn transact(
@@ -214,7 +217,7 @@ impl Service {
         request: CompactRequest,
     ) -> Result<CompactAnswer, ServiceError> {
         let result = self.compact_history(context, request).await;
-        self.counted("compact", result)
+        self.counted(context, "compact", result)
     }
 
     async fn compact_history(

@@ -435,10 +435,20 @@ async fn calls_are_counted_by_method_and_code() {
         "grpc_requests_total{code=\"NOT_FOUND\",method=\"/llmconfig.v1.ConfigService/Get\"} 1",
         "config_operations_total{operation=\"set\"} 1",
         "config_errors_total{code=\"NOT_FOUND\",operation=\"get\"} 1",
-        "config_active_total{environment=\"base\"} 1",
+        "config_changes_total{environment=\"base\"} 1",
+        "config_reads_total{consistency=\"cached\"} 1",
+        "config_operation_duration_seconds_count{operation=\"get\"} 1",
+        "llm_config_raft_proposal_duration_seconds_count 1",
     ] {
         assert!(page.contains(line), "{line} is not in\n{page}");
     }
+    // Counted in the background, so that a scrape reads nothing from storage.
+    wait_for("the entry is counted and the node finds itself healthy", || {
+        let page = String::from_utf8(alone.node.service().metrics().render().unwrap()).unwrap();
+        let lines = ["config_active_total{environment=\"base\"} 1", "health_status 2"];
+        lines.iter().all(|line| page.contains(line)).then_some(())
+    })
+    .await;
     alone.node.stop().await;
 }
 

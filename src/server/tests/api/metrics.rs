@@ -4,11 +4,46 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::time::Duration;
 
-use llm_config_replica::{Advertise, Member, Role, Stats, Status};
-use llm_config_server::metrics::{CertificateSample, Metrics, NodeSample};
+use llm_config_replica::{
+    Advertise, DurationSample, EngineStats, Member, PeerSample, Readings, Role, SnapshotSample,
+    Stats, Status,
+};
+use llm_config_server::metrics::{
+    BanSample, CertificateSample, HealthSample, Metrics, NodeSample, UsageSample,
+};
 
 /// Name → type and labels.
 type Catalogue = BTreeMap<String, (String, BTreeSet<String>)>;
+
+fn readings() -> Readings {
+    let durations = || DurationSample { bounds: &[0.1, 0.5], counts: vec![2, 1, 0], seconds: 0.4 };
+    let snapshots = ["build", "send", "install"].map(|op| SnapshotSample {
+        op,
+        durations: durations(),
+        failures: 0,
+    });
+    let peer = PeerSample {
+        id: 2,
+        answered: ["append", "heartbeat", "vote"].map(|rpc| (rpc, durations())),
+        failed: ["append", "heartbeat", "vote", "snapshot"].map(|rpc| (rpc, 1)),
+    };
+    Readings {
+        voters: 3,
+        learners: 0,
+        snapshot_index: 4,
+        log_bytes: 4096,
+        quorum_ack_age: Some(Duration::from_millis(30)),
+        contact_ages: vec![(2, Duration::from_millis(40))],
+        log_fsync: durations(),
+        apply: durations(),
+        proposal: durations(),
+        read_index: durations(),
+        snapshots,
+        peers: vec![peer],
+        engines: ["log", "state"]
+            .map(|name| (name, EngineStats { level0_files: 3, ..Default::default() })),
+    }
+}
 
 fn sample(role: Role) -> NodeSample {
     let member = |id| Member {
@@ -35,24 +70,47 @@ fn sample(role: Role) -> NodeSample {
             has_quorum: true,
             members: vec![member(1), member(2), member(3)],
         },
-        stats: Stats { block_cache_hits: 11, ..Stats::default() },
+        stats: Stats {
+            block_cache_hits: 11,
+            proposals_failed: [
+                ("no_leader", 0),
+                ("overloaded", 0),
+                ("storage_full", 0),
+                ("unknown", 2),
+            ],
+            ..Stats::default()
+        },
+        readings: readings(),
         ready: true,
         leader_contact_age: Some(Duration::from_millis(150)),
         active: Some([1, 2, 3, 4, 5]),
+        health: Some(HealthSample {
+            whole: 1,
+            parts: [("raft", 1), ("storage", 2), ("cache", 2), ("disk", 2)],
+        }),
+        usage: UsageSample { requests: 3, requests_max: 10, ..UsageSample::default() },
     }
 }
 
 fn page(role: Role) -> String {
     let metrics = Metrics::new();
     metrics.sample_with(move || sample(role));
-    metrics.known_listener("http");
+    metrics.known_listener("http", 100);
+    metrics.bans(vec![BanSample {
+        address: "192.0.2.7".to_owned(),
+        reason: "failed_authentication".to_owned(),
+        until_ms: u64::MAX,
+    }]);
     metrics.certificate("client", || CertificateSample { reloads: 3, ..Default::default() });
     metrics.certificate("node", || CertificateSample {
         expires_at_s: 4_000_000_000,
         reloads: 1,
         reloads_failed: 2,
     });
-    metrics.grpc_known_method("/llmconfig.v1.ConfigService/Get");
+    metrics.grpc_known(&["/llmconfig.v1.ConfigService/Get"], &["OK"]);
+    // What the runtime says of itself is there only where one runs.
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let _inside = runtime.enter();
     String::from_utf8(metrics.render().unwrap()).unwrap()
 }
 
@@ -145,6 +203,23 @@ fn both_certificates_show_and_their_reloads_add_up() {
         "tls_reloads_total{result=\"ok\"} 4",
         "tls_reloads_total{result=\"failed\"} 2",
         "tls_handshake_failures_total{listener=\"raft\"} 0",
+    ] {
+        assert!(page.contains(line), "{line} is not in:\n{page}");
+    }
+}
+
+#[test]
+fn histograms_of_the_replica_add_up() {
+    let page = page(Role::Leader);
+    for line in [
+        "llm_config_raft_log_fsync_duration_seconds_bucket{le=\"0.1\"} 2",
+        "llm_config_raft_log_fsync_duration_seconds_bucket{le=\"0.5\"} 3",
+        "llm_config_raft_log_fsync_duration_seconds_bucket{le=\"+Inf\"} 3",
+        "llm_config_raft_log_fsync_duration_seconds_sum 0.4",
+        "llm_config_raft_rpc_duration_seconds_count{peer=\"2\",rpc=\"vote\"} 3",
+        "llm_config_raft_proposals_failed_total{reason=\"unknown\"} 2",
+        "rocksdb_level0_files{database=\"log\"} 3",
+        "health_check_status{component=\"raft\"} 1",
     ] {
         assert!(page.contains(line), "{line} is not in:\n{page}");
     }
