@@ -115,6 +115,31 @@ pub(super) async fn cluster(
     Ok(render::serialized(StatusCode::OK, revision, &ClusterView::from(status)))
 }
 
+/// What was cleared.
+#[derive(Serialize, ToSchema)]
+pub(super) struct CacheClearedView {
+    node_id: u64,
+    /// Entries that the node kept in memory, and addresses that it knew to have none.
+    entries: usize,
+}
+
+/// Forgets what this node keeps in memory of the entries
+#[utoipa::path(
+    post, path = "/api/v1/admin/cache/clear", tag = "cluster", operation_id = "clearCache",
+    params(Nothing),
+    responses((status = 200, description = "The next reads go to storage", body = CacheClearedView), ReadErrors)
+)]
+pub(super) async fn clear_cache(
+    State(state): State<AppState>,
+    Asking(caller): Asking,
+    _query: Query<Nothing>,
+) -> Answer {
+    let cleared = state.service.clear_cache(&state.service.context(caller, None)).await?;
+    let view =
+        CacheClearedView { node_id: state.service.replica().node_id(), entries: cleared.entries };
+    Ok(render::serialized(StatusCode::OK, cleared.revision, &view))
+}
+
 #[derive(Deserialize, ToSchema, Default)]
 #[serde(deny_unknown_fields)]
 pub(super) struct CompactBody {

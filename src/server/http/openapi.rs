@@ -53,6 +53,7 @@ pub(super) fn routes() -> OpenApiRouter<AppState> {
         .routes(routes!(schemas::get, schemas::put, schemas::delete))
         .routes(routes!(cluster::cluster))
         .routes(routes!(cluster::compact))
+        .routes(routes!(cluster::clear_cache))
         .routes(routes!(members::add))
         .routes(routes!(members::remove))
         .routes(routes!(members::promote))

@@ -52,7 +52,7 @@ pub use security::{CreateTokenRequest, CreatedToken, GrantRequest, PutRoleReques
 pub use shared::{Shared, SharedLimits};
 
 /// Every value of the label `operation`.
-pub const OPERATIONS: [&str; 40] = [
+pub const OPERATIONS: [&str; 41] = [
     "set",
     "get",
     "delete",
@@ -66,6 +66,7 @@ pub const OPERATIONS: [&str; 40] = [
     "namespaces",
     "cluster",
     "compact",
+    "cache_clear",
     "member_add",
     "member_promote",
     "member_demote",

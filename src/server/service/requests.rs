@@ -290,6 +290,13 @@ pub struct WatchRequest {
     pub from: WatchFrom,
 }
 
+/// What a node kept in memory before its cache was cleared.
+#[derive(Debug, Clone, Copy)]
+pub struct CacheCleared {
+    pub entries: usize,
+    pub revision: u64,
+}
+
 #[derive(Debug, Clone, Copy, Default)]
 pub struct CompactRequest {
     /// Forget the changes before this revision, on every node.

@@ -16,7 +16,7 @@ use llm_config_replica::ProposeError;
 use super::schemas::Judged;
 use super::secrets::{ATTEMPTS_MAX, next_version};
 use super::{
-    CompactAnswer, CompactRequest, Context, DeleteAnswer, DeleteRequest,
+    CacheCleared, CompactAnswer, CompactRequest, Context, DeleteAnswer, DeleteRequest,
     RollbackAnswer, RollbackRequest,
 };
 use super::{Service, SetAnswer, SetRequest, Target, TxnAnswer, TxnOpRequest, TxnRequest};
@@ -243,6 +243,19 @@ impl Service {
         let meta = query::meta(&view)
             .map_err(|error| query_error(error, revision, || "there is no state".into()))?;
         Ok(CompactAnswer { revision, oldest_revision: meta.oldest_revision, storage })
+    }
+
+    /// Forgets what this node keeps in memory of the entries. Nothing is lost, and no answer becomes newer by it: the next
+    /// reads go to storage.
+    pub async fn clear_cache(&self, context: &Context) -> Result<CacheCleared, ServiceError> {
+        let result = self.authorize(context, &[Need::Everywhere(Action::Cluster)]).await.map(|()| {
+            let cache = &self.inner.shared.cache;
+            let held = cache.size();
+            cache.reset();
+            tracing::info!(by = %context.caller.name, entries = held.entries, "the cache was cleared");
+            CacheCleared { entries: held.entries, revision: self.replica().applied_revision() }
+        });
+        self.counted(context, "cache_clear", result)
     }
 
     /// One at a time on this node; a long one goes on after the request was answered.

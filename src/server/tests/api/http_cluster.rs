@@ -4,10 +4,11 @@ use std::collections::BTreeMap;
 use std::net::TcpListener;
 use std::time::Duration;
 
-use crate::http_support::{Answer, Api, Options, request, wait_for};
+use crate::http_support::{Answer, Api, Options, alone, request, wait_for};
 use axum::http::Method;
 use llm_config_replica::Join;
 use llm_config_server::service::ServiceLimits;
+use serde_json::json;
 use tempfile::TempDir;
 
 const ENTRY: &str = "/api/v1/configs/app/k";
@@ -251,4 +252,23 @@ async fn the_last_voter_stays() {
     // A voter that is promoted is a voter.
     assert_eq!(alone.post(&format!("{MEMBERS}/1/promote"), "").await.expect(200)["role"], "leader");
     alone.put(ENTRY, r#"{"value": 1}"#).await.expect(201);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cleared_cache_reads_from_storage_again_and_loses_nothing() {
+    let node = alone().await;
+    node.put("/api/v1/configs/app/k", r#"{"value": 1}"#).await.expect(201);
+    let misses = || {
+        let page = String::from_utf8(node.service.metrics().render().unwrap()).unwrap();
+        let line = page.lines().find(|line| line.starts_with("cache_misses_total{tier=\"l1\"}"));
+        line.and_then(|line| line.rsplit(' ').next()?.parse::<u64>().ok()).unwrap()
+    };
+    assert_eq!(node.get("/api/v1/configs/app/k").await.expect(200)["value"], 1);
+    let before = misses();
+    assert_eq!(node.get("/api/v1/configs/app/k").await.expect(200)["value"], 1);
+    assert_eq!(misses(), before, "it was in memory");
+    let cleared = node.post("/api/v1/admin/cache/clear", "").await.expect(200);
+    assert_eq!((&cleared["node_id"], &cleared["entries"]), (&json!(1), &json!(1)));
+    assert_eq!(node.get("/api/v1/configs/app/k").await.expect(200)["value"], 1);
+    assert_eq!(misses(), before + 1);
 }

@@ -27,6 +27,7 @@ const OPERATIONS: [(&str, &str); 47] = [
     ("post", "/api/v1/cluster/members/{id}/replace"),
     ("delete", "/api/v1/cluster/members/{id}"),
     ("post", "/api/v1/cluster/transfer-leader"),
+    ("post", "/api/v1/admin/cache/clear"),
     ("post", "/api/v1/admin/compact"),
     ("post", "/api/v1/admin/backup"),
     ("get", "/api/v1/admin/backups"),
@@ -222,6 +223,11 @@ async fn answers_have_the_members_that_the_document_describes() {
     matches(&schemas, "ClusterView", &cluster);
     let version = &cluster["members"][0]["version"];
     assert!(version.as_str().is_some_and(|version| !version.is_empty()), "{cluster}");
+    matches(
+        &schemas,
+        "CacheClearedView",
+        &node.post("/api/v1/admin/cache/clear", "").await.expect(200),
+    );
     matches(&schemas, "CompactView", &node.post("/api/v1/admin/compact", "{}").await.expect(200));
     let made = node.post("/api/v1/admin/backups", "").await.expect(201);
     matches(&schemas, "BackupMade", &made);

@@ -110,6 +110,7 @@ fn http_probes() -> Vec<Probe> {
         (Method::DELETE, "/api/v1/schemas/{ns}/{key}", "?expected_version=9999", String::new()),
         (Method::GET, "/api/v1/cluster", "", String::new()),
         (Method::POST, "/api/v1/admin/compact", "", String::new()),
+        (Method::POST, "/api/v1/admin/cache/clear", "", String::new()),
         (
             Method::POST,
             "/api/v1/cluster/members",
