@@ -25,7 +25,7 @@ patience=90
 # Writes that must be acknowledged in each phase before it counts.
 phase_writes=40
 work=$(mktemp -d)
-export SECRETS_DIR="$work/secrets"
+export SECRETS_DIR="$work/secrets" ALERT_CHANNELS_DIR="$work/channels"
 acked="$work/acked"
 writers=()
 
@@ -238,6 +238,8 @@ verify_monitoring() {
     for service in prometheus alertmanager; do
         wait_for "$service is healthy" service_is_healthy "$service"
     done
+    [[ $("${compose[@]}" exec -T alertmanager amtool --alertmanager.url=http://127.0.0.1:9093 config show) == *webhook_configs* ]] ||
+        fail "Alertmanager does not have the channel that its folder names"
 }
 service_is_healthy() { [[ $(docker inspect -f '{{.State.Health.Status}}' "$("${compose[@]}" ps -q "$1")") == healthy ]]; }
 
@@ -247,6 +249,9 @@ summary=()
 trap clean_up EXIT
 build_images
 make_secrets
+# One channel, whose address nobody listens on: that Alertmanager took it is what is looked at.
+mkdir "$ALERT_CHANNELS_DIR"
+echo http://127.0.0.1:1/ >"$ALERT_CHANNELS_DIR/watchdog.webhook-url"
 say "image $LLM_CONFIG_IMAGE: $(($(docker image inspect -f '{{.Size}}' "$LLM_CONFIG_IMAGE") >> 20)) MiB with the debug programs"
 "${compose[@]}" up --detach --no-build "${nodes[@]}" prometheus alertmanager >"$work/up.log" 2>&1 ||
     fail "compose up: $(cat "$work/up.log")"
