@@ -1,4 +1,4 @@
-"""The command line: `generate` and `check`. `--help` tells the rest."""
+"""The command line: `generate`, `check` and `draw`. `--help` tells the rest."""
 
 from __future__ import annotations
 
@@ -79,8 +79,22 @@ def _check(options: argparse.Namespace) -> int:
     return 1 if found else 0
 
 
-def _asks(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--prometheus", metavar="URL")
+def _draw(options: argparse.Namespace) -> int:
+    # Only pictures need matplotlib.
+    from .picture import draw
+
+    server = Prometheus(options.prometheus)
+    span = window(options.minutes, options.scrape_interval)
+    options.out.mkdir(parents=True, exist_ok=True)
+    for name, board in _load(options.folder).items():
+        path = options.out / f"dashboard-{name}.png"
+        draw(server, board, span, path)
+        print(path)
+    return 0
+
+
+def _asks(parser: argparse.ArgumentParser, *, required: bool) -> None:
+    parser.add_argument("--prometheus", metavar="URL", required=required)
     parser.add_argument("--minutes", type=float, default=60, help="how far to look back (default: 60)")
     parser.add_argument(
         "--scrape-interval",
@@ -101,7 +115,7 @@ def main(arguments: list[str] | None = None) -> int:
     check = commands.add_parser(
         "check", help="check the JSON; with --prometheus, also that every query finds something"
     )
-    _asks(check)
+    _asks(check, required=False)
     check.add_argument(
         "--may-be-empty",
         action="append",
@@ -110,6 +124,10 @@ def main(arguments: list[str] | None = None) -> int:
         help="a panel that may find nothing, such as 'Banned IPs'; as often as needed",
     )
     check.set_defaults(run=_check)
+    paint = commands.add_parser("draw", help="draw each dashboard from a Prometheus' data")
+    _asks(paint, required=True)
+    paint.add_argument("--out", type=Path, required=True, metavar="FOLDER")
+    paint.set_defaults(run=_draw)
     options = parser.parse_args(arguments)
     try:
         status: int = options.run(options)

@@ -139,6 +139,7 @@ class Commands(unittest.TestCase):
             status, said = self.run_main(*arguments, "--may-be-empty", "Banned")
             self.assertEqual(status, 1)
             self.assertIn("no panel has the title 'Banned'", said)
+        self.assertEqual(self.run_main("draw", "--prometheus", url, "--out", str(self.folder))[0], 1)
 
 
 if __name__ == "__main__":
