@@ -46,7 +46,7 @@ python-test: build ## test the Python client, also against real nodes
 	@LLM_CONFIG_SERVER="$(CARGO_TARGET_DIR)/debug/llm-config-manager" .ci/python test
 
 .PHONY: verify
-verify: deps verify-format verify-lint verify-policy verify-docs verify-rules verify-units verify-python ## all the checks that are not tests
+verify: deps verify-format verify-lint verify-policy verify-docs verify-rules verify-units verify-python verify-dashboards ## all the checks that are not tests
 
 .PHONY: verify-format
 verify-format:
@@ -80,6 +80,11 @@ verify-units:
 verify-python:
 	@.ci/python check
 
+# The dashboards, and the Python below monitoring/.
+.PHONY: verify-dashboards
+verify-dashboards:
+	@.ci/dashboards check
+
 # Known advisories need RustSec's database, which cargo-deny fetches; without a network they are left out, and said to be.
 .PHONY: deny
 deny: ## check licences, sources, banned crates and known advisories with cargo-deny
@@ -94,6 +99,10 @@ fix: deps ## rewrite what can be rewritten: formatting, and the lints that know 
 	$(CARGO) clippy --locked --workspace --all-targets --fix --allow-dirty --allow-staged
 	$(CARGO) fmt --all
 	rustfmt --edition 2024 .ci/fuzz/targets/*.rs
+
+.PHONY: dashboards
+dashboards: ## write monitoring/grafana/dashboards anew from their source
+	@.ci/dashboards generate
 
 .PHONY: smoke
 smoke: ## run the README's commands against a running `make run`
