@@ -258,6 +258,7 @@ const REPLICA: &[Allowed<'_>] = &[
             "propose",
             "read",
             "storage",
+            "timings",
             "types",
         ],
     ),
