@@ -3,8 +3,10 @@
 //! A checker is a function from text to findings, so each is shown a made-up violation in its own unit tests; the
 //! files in `tests/` run the same functions over the real tree. It is not a linter for style: rustfmt and clippy are.
 
+pub mod commands;
 pub mod graph;
 pub mod licence;
+pub mod markdown;
 pub mod modules;
 pub mod queries;
 pub mod source;
