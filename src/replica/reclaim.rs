@@ -223,7 +223,7 @@ async fn blocking(
     match task.await {
         Ok(Ok(())) => {}
         // It is tried again in a later round; what cannot be written stops the node by itself.
-        Ok(Err(error)) => tracing::warn!(%error, "{what} failed"),
+        Ok(Err(error)) => tracing::warn!(reason = %error, "{what} failed"),
         Err(error) => tracing::error!(%error, "{what} broke off"),
     }
 }

@@ -250,7 +250,7 @@ impl Work {
 impl Drop for Work {
     fn drop(&mut self) {
         if let Err(error) = fs::remove_dir_all(&self.folder) {
-            tracing::warn!(path = %self.folder.display(), %error, "a temporary folder could not be deleted");
+            tracing::warn!(path = %self.folder.display(), reason = %error, "a temporary folder could not be deleted");
         }
     }
 }

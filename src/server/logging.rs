@@ -81,8 +81,7 @@ pub fn init(format: Format, level: LevelFilter) -> io::Result<()> {
     thread::Builder::new()
         .name("log-writer".to_owned())
         .spawn(move || write_lines(&receiver, io::stderr()))?;
-    // Of libraries, what matters to an operator: our own crates speak for them at lower levels.
-    let libraries = level.min(LevelFilter::WARN);
+    let libraries = of_libraries(level);
     let targets = Targets::new().with_default(libraries).with_target("llm_config", level);
     let layer = match format {
         Format::Text => {
@@ -95,6 +94,12 @@ pub fn init(format: Format, level: LevelFilter) -> io::Result<()> {
     // Only a second subscriber could fail, and then that one takes the events.
     let _already_set = tracing_subscriber::registry().with(layer).try_init();
     Ok(())
+}
+
+/// Libraries warn of what is no fault of this node, in words that `grep -i error` takes for one: a peer that is restarted makes
+/// openraft report an error for each message to it. Who looks for such things turns the level up.
+fn of_libraries(level: LevelFilter) -> LevelFilter {
+    if level >= LevelFilter::DEBUG { LevelFilter::WARN } else { level.min(LevelFilter::ERROR) }
 }
 
 /// Waits, for a bounded time, until what was logged so far is written.
@@ -217,6 +222,17 @@ mod tests {
         let text = String::from_utf8(out).unwrap();
         assert_eq!(text.matches("line\n").count(), 2);
         assert!(text.contains("log lines were dropped"), "{text}");
+    }
+
+    #[test]
+    fn libraries_tell_of_faults_and_of_more_when_asked() {
+        for (level, libraries) in [
+            (LevelFilter::OFF, LevelFilter::OFF),
+            (LevelFilter::INFO, LevelFilter::ERROR),
+            (LevelFilter::TRACE, LevelFilter::WARN),
+        ] {
+            assert_eq!(of_libraries(level), libraries);
+        }
     }
 
     #[test]

@@ -26,7 +26,7 @@ pub fn create(path: &Path, content: &[&[u8]]) -> io::Result<bool> {
     };
     if let Err(error) = write() {
         if let Err(error) = fs::remove_file(path) {
-            tracing::warn!(file = %path.display(), %error, "half a file could not be deleted");
+            tracing::warn!(file = %path.display(), reason = %error, "half a file could not be deleted");
         }
         return Err(error);
     }

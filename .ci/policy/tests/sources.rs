@@ -111,3 +111,34 @@ fn the_checks_above_find_what_they_look_for() {
     assert!(!find("fn f() { let _ = std::time::SystemTime::now(); }", IMPURE).is_empty());
     assert!(find("// SystemTime\nfn f(map: BTreeMap<u8, u8>) {}", IMPURE).is_empty());
 }
+
+/// Events below the level of an error in `text` that have a field of the name `error`.
+fn called_error(text: &str) -> Vec<&str> {
+    let mut found = Vec::new();
+    for level in ["warn", "info", "debug", "trace"] {
+        for event in text.split(&format!("tracing::{level}!(")).skip(1) {
+            let event = event.split(");").next().unwrap_or(event);
+            let shorthand = event.split("%error").next().is_some_and(|before| {
+                before.len() < event.len() && !before.trim_end().ends_with('=')
+            });
+            if shorthand || event.contains("error = ") {
+                found.push(event);
+            }
+        }
+    }
+    found
+}
+
+#[test]
+fn only_error_lines_say_error() {
+    // Operators count the lines of a night with `grep -i error`.
+    for dir in ["src/server", "src/replica", "src/tls"] {
+        for (path, text) in files(dir) {
+            let found = called_error(&text);
+            assert!(found.is_empty(), "{}: name the field `reason`: {found:?}", path.display());
+        }
+    }
+    assert_eq!(called_error("tracing::warn!(%error, \"x\");").len(), 1);
+    assert_eq!(called_error("tracing::info!(n,\n error = %e, \"x\");").len(), 1);
+    assert!(called_error("tracing::error!(%error); tracing::warn!(reason = %error);").is_empty());
+}

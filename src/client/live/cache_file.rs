@@ -100,7 +100,7 @@ impl CacheFile {
             if let Err(error) = fs::remove_file(&temporary)
                 && error.kind() != io::ErrorKind::NotFound
             {
-                tracing::warn!(file = %temporary.display(), %error, "half a file was left behind");
+                tracing::warn!(file = %temporary.display(), reason = %error, "half a file was left behind");
             }
             error.to_string()
         })

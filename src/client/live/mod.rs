@@ -416,7 +416,7 @@ where
         (Err(error), Ok(Some(saved))) if error.is_outage() => {
             let mut state = State::of(&saved.values, Source::File)?;
             let revision = saved.values.revision;
-            tracing::warn!(revision, %error, "no node answers, the values are from the cache file");
+            tracing::warn!(revision, reason = %error, "no node answers, the values are from the cache file");
             state.problem = Some(Problem { error, revision: 0 });
             clock.begin_at(saved.saved_at);
             (state, Next::Catch { at_least: revision, newest: true })
@@ -571,7 +571,7 @@ fn tell<T>(state: &watch::Sender<State<T>>, problem: Problem) {
         });
         if !same {
             let kept = now.revision;
-            tracing::warn!(%error, revision, kept, "the live configuration keeps its last good values");
+            tracing::warn!(reason = %error, revision, kept, "the live configuration keeps its last good values");
         }
         now.problem = Some(problem.clone());
         !same

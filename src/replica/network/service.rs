@@ -98,7 +98,7 @@ impl Service {
     #[allow(clippy::result_large_err, reason = "tonic's error type is large by design")]
     fn received<T>(&self, outcome: Result<T, ReceiveError>) -> Result<T, Status> {
         outcome.map_err(|error| {
-            tracing::warn!(%error, "an arriving snapshot was refused");
+            tracing::warn!(reason = %error, "an arriving snapshot was refused");
             match &error {
                 ReceiveError::Malformed(_) => Status::data_loss(error.to_string()),
                 ReceiveError::Io(_) => Status::resource_exhausted(error.to_string()),

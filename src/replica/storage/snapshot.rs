@@ -98,7 +98,7 @@ impl Drop for Inner {
             && let Err(error) = fs::remove_dir_all(&self.path)
             && error.kind() != io::ErrorKind::NotFound
         {
-            tracing::warn!(path = %self.path.display(), %error, "a replaced snapshot could not be deleted");
+            tracing::warn!(path = %self.path.display(), reason = %error, "a replaced snapshot could not be deleted");
         }
     }
 }

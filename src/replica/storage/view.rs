@@ -64,7 +64,7 @@ impl Drop for StateDb {
         if self.obsolete.load(Ordering::Acquire)
             && let Err(error) = std::fs::remove_dir_all(&self.path)
         {
-            tracing::warn!(path = %self.path.display(), %error, "a replaced state could not be deleted");
+            tracing::warn!(path = %self.path.display(), reason = %error, "a replaced state could not be deleted");
         }
     }
 }

@@ -138,7 +138,7 @@ impl Bootstrap {
             },
             // Tried again in the next round.
             Err(error) => {
-                tracing::warn!(%error, "the first token was not taken yet");
+                tracing::warn!(reason = %error, "the first token was not taken yet");
                 false
             }
         }
@@ -167,7 +167,7 @@ impl Bootstrap {
         if known.is_ok_and(|tokens| !tokens.iter().any(opens))
             && let Err(error) = fs::remove_file(path)
         {
-            tracing::warn!(%error, path = %path.display(), "a token that opens nothing could not be deleted");
+            tracing::warn!(reason = %error, path = %path.display(), "a token that opens nothing could not be deleted");
         }
     }
 }

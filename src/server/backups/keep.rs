@@ -76,7 +76,7 @@ impl Backups {
         fs::rename(&temporary.0, folder.join(&kept.name)).map_err(at_folder)?;
         files::sync_dir(folder).map_err(at_folder)?;
         if let Err(error) = files::retain(folder, self.inner.limits.keep) {
-            tracing::warn!(folder = %folder.display(), %error, "an old backup could not be deleted");
+            tracing::warn!(folder = %folder.display(), reason = %error, "an old backup could not be deleted");
         }
         Ok(kept)
     }
@@ -176,7 +176,7 @@ impl Drop for Temporary {
         if let Err(error) = fs::remove_file(&self.0)
             && error.kind() != io::ErrorKind::NotFound
         {
-            tracing::warn!(path = %self.0.display(), %error, "a half-written backup could not be deleted");
+            tracing::warn!(path = %self.0.display(), reason = %error, "a half-written backup could not be deleted");
         }
     }
 }

@@ -39,7 +39,7 @@ impl Backups {
         let newest = match self.list().await {
             Ok(kept) => kept.first().map(|kept| kept.created_at_s),
             Err(error) => {
-                tracing::warn!(%error, "the backups could not be listed");
+                tracing::warn!(reason = %error, "the backups could not be listed");
                 return RETRY_INTERVAL.min(interval);
             }
         };
@@ -57,7 +57,7 @@ impl Backups {
             Err(error) if error.code() == "OVERLOADED" => READY_INTERVAL,
             Err(error) => {
                 if !self.stopping() {
-                    tracing::warn!(%error, "the scheduled backup failed");
+                    tracing::warn!(reason = %error, "the scheduled backup failed");
                 }
                 RETRY_INTERVAL.min(interval)
             }
@@ -68,7 +68,7 @@ impl Backups {
         let this = self.clone();
         let cleared = tokio::task::spawn_blocking(move || files::sweep(&this.inner.folder)).await;
         if let Ok(Err(error)) = cleared {
-            tracing::warn!(folder = %self.inner.folder.display(), %error, "half-written backups could not be deleted");
+            tracing::warn!(folder = %self.inner.folder.display(), reason = %error, "half-written backups could not be deleted");
         }
         if let Ok(kept) = self.list().await
             && let Some(newest) = kept.first()

@@ -172,7 +172,7 @@ impl Chunks {
             Err(error) => self.send(Part::Failed(error)),
         };
         if let Err(error) = end {
-            tracing::warn!(%error, "a backup was not taken to its end and is cut off");
+            tracing::warn!(reason = %error, "a backup was not taken to its end and is cut off");
         }
     }
 }

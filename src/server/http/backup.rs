@@ -104,7 +104,7 @@ fn file(stream: BackupStream) -> Response {
     // An error in the body is not an answer: the connection is cut, so that the client cannot take it for the end.
     let chunks = chunks.into_stream().map(|chunk| {
         chunk.map_err(|error| {
-            tracing::warn!(%error, "a backup is cut off");
+            tracing::warn!(reason = %error, "a backup is cut off");
             io::Error::other(error.to_string())
         })
     });

@@ -104,7 +104,7 @@ impl Listener {
                     });
                 }
                 Err(error) => {
-                    tracing::warn!(listener = self.name, %error, "a connection could not be accepted");
+                    tracing::warn!(listener = self.name, reason = %error, "a connection could not be accepted");
                     tokio::time::sleep(ACCEPT_PAUSE).await;
                 }
             }

@@ -251,7 +251,7 @@ impl Service {
             Ok(applied) => {
                 tracing::warn!(answer = ?applied.result, "a ban was refused");
             }
-            Err(error) => tracing::warn!(%error, "a ban was not agreed on in time"),
+            Err(error) => tracing::warn!(reason = %error, "a ban was not agreed on in time"),
         }
     }
 }

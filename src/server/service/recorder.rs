@@ -136,7 +136,7 @@ impl Writer {
                 }
                 // The node stops.
                 Err(error @ ProposeError::Failed(_)) => {
-                    tracing::warn!(%error, count, "refusals were not recorded");
+                    tracing::warn!(reason = %error, count, "refusals were not recorded");
                     return;
                 }
                 Err(_) => tokio::time::sleep(RETRY_PAUSE).await,

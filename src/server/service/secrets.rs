@@ -432,7 +432,7 @@ impl Service {
                     Ok(true) => {}
                     Ok(false) => break,
                     Err(error) => {
-                        tracing::warn!(%error, "secrets could not be put under a new key; trying again");
+                        tracing::warn!(reason = %error, "secrets could not be put under a new key; trying again");
                         break;
                     }
                 }
