@@ -42,17 +42,6 @@ pub(crate) async fn propose(
     command: &Command,
     deadline: Instant,
 ) -> Result<Applied, ProposeError> {
-    let begun = Instant::now();
-    let outcome = attempts(node, command, deadline).await;
-    node.counters.ended(&outcome, begun.elapsed());
-    outcome
-}
-
-async fn attempts(
-    node: &Node,
-    command: &Command,
-    deadline: Instant,
-) -> Result<Applied, ProposeError> {
     // Every node must be able to read what is appended: one that cannot would stop.
     command.validate().map_err(|error| ProposeError::Invalid(error.to_string()))?;
     let repeatable = command.request.is_some();
@@ -146,7 +135,7 @@ async fn locally(node: &Node, command: Bytes, deadline: Instant) -> Attempt {
             Attempt::NotProposed(ProposeError::NoLeader)
         }
         Ok(Err(error)) => {
-            tracing::warn!(%error, "a proposal has no known outcome");
+            tracing::warn!(reason = %error, "a proposal has no known outcome");
             Attempt::Unknown
         }
     }

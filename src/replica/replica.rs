@@ -171,10 +171,22 @@ impl Replica {
         command: Command,
         deadline: Instant,
     ) -> Result<Applied, ProposeError> {
+        let begun = Instant::now();
+        let outcome = self.propose_when_founded(&command, deadline).await;
+        // Here and not further down: what the node proposes for itself is nobody's write.
+        self.inner.node.counters.ended(&outcome, begun.elapsed());
+        outcome
+    }
+
+    async fn propose_when_founded(
+        &self,
+        command: &Command,
+        deadline: Instant,
+    ) -> Result<Applied, ProposeError> {
         if self.inner.node.local.cluster_id().is_none() {
             self.wait_founded(deadline).await?;
         }
-        propose::propose(&self.inner.node, &command, deadline).await
+        propose::propose(&self.inner.node, command, deadline).await
     }
 
     async fn wait_founded(&self, deadline: Instant) -> Result<(), ProposeError> {

@@ -127,7 +127,7 @@ pub(super) struct CacheClearedView {
 #[utoipa::path(
     post, path = "/api/v1/admin/cache/clear", tag = "cluster", operation_id = "clearCache",
     params(Nothing),
-    responses((status = 200, description = "The next reads go to storage", body = CacheClearedView), ReadErrors)
+    responses((status = 200, description = "The next reads go to storage", body = CacheClearedView), WriteErrors)
 )]
 pub(super) async fn clear_cache(
     State(state): State<AppState>,

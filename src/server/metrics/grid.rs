@@ -68,7 +68,7 @@ mod tests {
         let text = |metric: &prometheus::proto::Metric| {
             metric.get_label().iter().map(|pair| pair.value()).collect::<Vec<_>>().join(" ")
         };
-        metrics.iter().map(|metric| (text(metric), metric.get_counter().value())).collect()
+        metrics.iter().map(|metric| (text(metric), metric.get_counter().get_value())).collect()
     }
 
     #[test]

@@ -135,7 +135,7 @@ mod tests {
             .map(|metric| {
                 let labels: Vec<&str> =
                     metric.get_label().iter().map(|pair| pair.value()).collect();
-                format!("{} {}", labels.join(" "), metric.get_counter().value())
+                format!("{} {}", labels.join(" "), metric.get_counter().get_value())
             })
             .collect();
         assert_eq!(lines, ["GET /a 200 1", "OTHER /b 200 0", "OTHER /b 405 1"]);

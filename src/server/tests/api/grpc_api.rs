@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use crate::grpc_support::{Alone, PATIENCE, RawGet, channel, get, raw, reason, revision, set};
+use crate::http_support::wait_for;
 use llm_config_proto::v1;
 use llm_config_proto::v1::cluster_service_client::ClusterServiceClient;
 use llm_config_proto::v1::config_service_client::ConfigServiceClient;
@@ -436,7 +437,7 @@ async fn calls_are_counted_by_method_and_code() {
         "config_operations_total{operation=\"set\"} 1",
         "config_errors_total{code=\"NOT_FOUND\",operation=\"get\"} 1",
         "config_changes_total{environment=\"base\"} 1",
-        "config_reads_total{consistency=\"cached\"} 1",
+        "config_reads_total{consistency=\"linearizable\"} 1",
         "config_operation_duration_seconds_count{operation=\"get\"} 1",
         "llm_config_raft_proposal_duration_seconds_count 1",
     ] {

@@ -7,7 +7,7 @@ use axum::http::Method;
 use serde_json::Value;
 
 /// The contract's operations.
-const OPERATIONS: [(&str, &str); 47] = [
+const OPERATIONS: [(&str, &str); 48] = [
     ("get", "/api/v1/configs/{ns}/{key}"),
     ("put", "/api/v1/configs/{ns}/{key}"),
     ("post", "/api/v1/configs/{ns}/{key}"),
