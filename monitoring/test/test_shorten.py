@@ -132,9 +132,7 @@ class Routes(unittest.TestCase):
         self.assertEqual(receivers, ["team", "quiet-hours"])
         self.assertIn("group_wait: 1s\n  group_interval: 2s\n  repeat_interval: 4h\n", short)
         self.assertIn("active_time_intervals: [office]", short)
-        self.assertIn(
-            "- name: office\n    time_intervals: [{weekdays: ['sunday:saturday']}]", short
-        )
+        self.assertIn("- name: office\n    time_intervals: [{weekdays: ['sunday:saturday']}]", short)
         self.assertIn("url: 'http://127.0.0.1:9/quiet-hours'", short)
         self.assertIn("source_matchers: ['alertname = \"A\"']\n    equal: [job]", short)
         for gone in ("smtp", "slack", "nested", "09:00"):

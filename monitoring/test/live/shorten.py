@@ -87,13 +87,8 @@ def rules(text: str, factor: int) -> str:
         for at, item in enumerate(items):
             if not trend[at] and any(name in item for name in recorded):
                 trend[at] = changed = True
-    shorter = (
-        item if follows else _shorten_item(item, factor)
-        for item, follows in zip(items, trend, strict=True)
-    )
-    return _INTERVAL.sub(
-        lambda match: match[1] + shortened(match[2], factor, INTERVAL_MS_MIN), "".join(shorter)
-    )
+    shorter = (item if follows else _shorten_item(item, factor) for item, follows in zip(items, trend, strict=True))
+    return _INTERVAL.sub(lambda match: match[1] + shortened(match[2], factor, INTERVAL_MS_MIN), "".join(shorter))
 
 
 def alert_names(text: str) -> set[str]:
@@ -137,16 +132,11 @@ def routes(text: str, factor: int, url: str) -> tuple[str, list[str]]:
             kept.append("receivers:\n" + "".join(hooks))
         elif key in ("time_intervals", "mute_time_intervals"):
             always = (
-                f"  - name: {name}\n    time_intervals: [{{weekdays: ['sunday:saturday']}}]\n"
-                for name in _names(block)
+                f"  - name: {name}\n    time_intervals: [{{weekdays: ['sunday:saturday']}}]\n" for name in _names(block)
             )
             kept.append(f"{key}:\n" + "".join(always))
         elif key not in ("global", "templates"):
-            kept.append(
-                _COLLECTED.sub(
-                    lambda match: match[1] + shortened(match[2], factor, INTERVAL_MS_MIN), block
-                )
-            )
+            kept.append(_COLLECTED.sub(lambda match: match[1] + shortened(match[2], factor, INTERVAL_MS_MIN), block))
     if not receivers:
         raise ValueError("the Alertmanager file names no receivers")
     return "".join(kept), receivers
