@@ -34,7 +34,7 @@ from .run import Options, Run
 from .stack import ADDRESS, Stack, Tools
 
 REPOSITORY = Path(__file__).resolve().parents[3]
-LINES_SHOWN = 30
+LINES_SHOWN = 15
 
 
 def arguments() -> argparse.Namespace:
@@ -66,6 +66,7 @@ def arguments() -> argparse.Namespace:
         default=target / "debug" / "llm-config-manager",
         help="the program of a node",
     )
+    parser.add_argument("--client", type=Path, default=target / "debug" / "llm-config", help="the command line client")
     parser.add_argument(
         "--tools",
         type=Path,
@@ -110,8 +111,9 @@ class Work:
 
     def course(self) -> None:
         options = self.options
-        if not options.server.exists():
-            raise Failure(f"{options.server} is missing: run `make build` first")
+        for program in (options.server, options.client):
+            if not program.exists():
+                raise Failure(f"{program} is missing: run `make build` first")
         tools = Tools(options.tools)
         self.receiver = Receiver(ADDRESS)
         self.cluster = Cluster(options.server, self.folder, self.groups)
@@ -125,7 +127,7 @@ class Work:
             options.notice_factor,
         )
         self.cluster.start()
-        self.load = Load(self.cluster, options.seed)
+        self.load = Load(self.cluster, options.seed, options.client)
         self.load.prepare()
         self.stack.start()
         say(f"Prometheus at {self.stack.url}, Alertmanager at {self.stack.alertmanager_url}")

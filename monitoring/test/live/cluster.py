@@ -20,11 +20,12 @@ from .machine import ControlGroup, ControlGroups, Volume
 from .processes import Failure, Process, free_port, in_use, say, wait_for
 
 HTTP_PORT, METRICS_PORT, GRPC_PORT, RAFT_PORT = 8080, 9090, 50051, 50061
-VOLUME_MIB = 384
+# Below twice the reserve a node tidies up, which makes room for a moment: less than 15 % of the volume must be more.
+VOLUME_MIB = 512
 # What a node keeps free: room for its own files while it refuses writes.
 RESERVE_MIB = 32
-# Little, so that some thousand entries are more than it holds.
-CACHE = "512KiB"
+# The least that a node takes; some thousand entries are more than it holds.
+CACHE = "1MiB"
 BAN_SECONDS = 10
 
 
@@ -160,9 +161,10 @@ class Cluster:
             {**environment, "PYTHONPATH": str(Path(__file__).resolve().parent.parent)},
         )
         self.nodes: list[Node] = []
-        for number, host in enumerate(hosts, 1):
-            at = folder / f"node-{number}"
-            volume = Volume.mount(at, VOLUME_MIB)
+        folders = [folder / f"node-{number}" for number in (1, 2, 3)]
+        for number, host, at, volume in zip(
+            (1, 2, 3), hosts, folders, Volume.mount_all(folders, VOLUME_MIB), strict=True
+        ):
             command = [
                 str(server),
                 "serve",
@@ -184,8 +186,6 @@ class Cluster:
                 command.append(f"--disk-reserve={RESERVE_MIB}MiB")
             process = Process(f"node-{number}", command, folder / f"node-{number}.log", environment)
             self.nodes.append(Node(number, at, volume, process))
-            if volume is None and any(node.volume for node in self.nodes):
-                raise Failure("some nodes could be given a file system and others could not")
 
     @property
     def has_volumes(self) -> bool:

@@ -5,21 +5,25 @@ Each thread has one call under way and keeps to a rate; when answers come late t
 
 from __future__ import annotations
 
+import contextlib
 import http.client
+import os
 import random
+import subprocess
 import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
-from .cluster import HTTP_PORT, Cluster, Connection, Node, entry
+from .cluster import GRPC_PORT, HTTP_PORT, Cluster, Connection, Node, entry
 
 NAMESPACE = "shop/assistant"
 # The steady load changes this environment only, so that a change of another one is seen.
 ENVIRONMENT = "development"
 HOT_KEYS = 40
 COLD_NAMESPACE = "shop/archive"
-COLD_KEYS = 1_500
+COLD_KEYS = 3_000
 COLD_VALUE_BYTES = 2_000
 SECRET = ("shop/assistant", "api-key")
 THREADS = 6
@@ -40,8 +44,9 @@ class Mix:
 
 
 class Load:
-    def __init__(self, cluster: Cluster, seed: int) -> None:
+    def __init__(self, cluster: Cluster, seed: int, client: Path) -> None:
         self.mix = Mix()
+        self._client = client
         self._cluster = cluster
         self._seed = seed
         self._stop = threading.Event()
@@ -81,6 +86,7 @@ class Load:
         self._run("variety", self._paced(self._various(), 3, self._stop, THREADS))
         for node in self._cluster.nodes:
             self._run(f"watch-{node.number}", self._watch(node))
+        self._run("grpc", self._read_over_grpc)
 
     def stop(self) -> None:
         self._stop.set()
@@ -221,6 +227,25 @@ class Load:
                 self._stop.wait(1)
 
         return body
+
+    def _read_over_grpc(self) -> None:
+        """A read a second by the command line client, which speaks gRPC as Python's library does not."""
+        endpoints = ",".join(f"{node.host}:{GRPC_PORT}" for node in self._cluster.nodes)
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("LLM_CONFIG_")}
+        environment |= {"LLM_CONFIG_ENDPOINTS": endpoints, "LLM_CONFIG_TOKEN": self._cluster.token}
+        command = [str(self._client), "get", NAMESPACE, "model/0", "--env", ENVIRONMENT]
+        while not self._stop.wait(1):
+            # What comes of it is in the nodes' metrics. It may fail: that is what the faults are for.
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                subprocess.run(
+                    command,
+                    env=environment,
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.DEVNULL,
+                    stderr=subprocess.DEVNULL,
+                    timeout=CALL_SECONDS,
+                    check=False,
+                )
 
 
 def hot_read(connection: Connection, randomness: random.Random) -> int:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 
 from .processes import say, wait_for
@@ -37,6 +38,19 @@ class Volume:
             say(f"no file system can be mounted: {mounted.stderr.strip()}")
             return None
         return cls(at)
+
+    @classmethod
+    def mount_all(cls, folders: list[Path], mib: int) -> Sequence[Volume | None]:
+        """One in each folder, or none at all."""
+        mounted: list[Volume] = []
+        for at in folders:
+            volume = cls.mount(at, mib)
+            if volume is None:
+                for other in mounted:
+                    other.unmount()
+                return [None] * len(folders)
+            mounted.append(volume)
+        return mounted
 
     def free_bytes(self) -> int:
         sizes = os.statvfs(self.at)
