@@ -48,7 +48,7 @@ python-test: build ## test the Python client, also against real nodes
 	@LLM_CONFIG_SERVER="$(CARGO_TARGET_DIR)/debug/llm-config-manager" .ci/python test
 
 .PHONY: test-monitoring
-test-monitoring: build ## break a cluster and see every documented alert come and go; about 15 minutes, wants root
+test-monitoring: build ## break a cluster and see every documented alert come and go; ten minutes, wants root
 	@.ci/monitoring $(MONITORING_ARGS)
 
 .PHONY: test-monitoring-short

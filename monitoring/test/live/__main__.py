@@ -1,6 +1,6 @@
 """Shows on real programs that the alerts come and go as the operations guide says:
 
-    make test-monitoring            every fault, about a quarter of an hour; wants root
+    make test-monitoring            every fault, about ten minutes; wants root
     make test-monitoring-short      some of them in under three minutes; runs without root
 
 Three nodes under load, scraped every second by a Prometheus with short copies of the shipped rules (see `shorten`), an
