@@ -16,6 +16,8 @@ CARGO := cargo
 ARGS ?=
 # For `make fuzz`: the targets; all of them when empty
 FUZZ ?=
+# For `make test-monitoring`, as in: make test-monitoring MONITORING_ARGS='--only HighCPU --keep'
+MONITORING_ARGS ?=
 # For `make bench`, as in: make bench BENCH_ARGS='--help'
 BENCH_ARGS ?=
 
@@ -44,6 +46,14 @@ test: deps ## run every test
 .PHONY: python-test
 python-test: build ## test the Python client, also against real nodes
 	@LLM_CONFIG_SERVER="$(CARGO_TARGET_DIR)/debug/llm-config-manager" .ci/python test
+
+.PHONY: test-monitoring
+test-monitoring: build ## break a cluster and see every documented alert come and go; ten minutes, wants root
+	@.ci/monitoring $(MONITORING_ARGS)
+
+.PHONY: test-monitoring-short
+test-monitoring-short: build ## the part of it that takes less than three minutes
+	@.ci/monitoring --short --allow-skips $(MONITORING_ARGS)
 
 .PHONY: verify
 verify: deps verify-format verify-lint verify-policy verify-docs verify-rules verify-units verify-python verify-dashboards ## all the checks that are not tests
