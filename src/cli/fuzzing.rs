@@ -1,4 +1,5 @@
-//! Bodies of the fuzz targets for files: imported ones, transactions, the file of contexts, and what comes from an editor.
+//! Bodies of the fuzz targets for files: imported ones, transactions, those of contexts and baselines, what comes from
+//! an editor; and for what Prometheus answers.
 //!
 //! Whatever the form of a file, every value must arrive in the store as it was written. The targets are in `.ci/fuzz`; the
 //! tests below run the bodies over their inputs.
@@ -10,9 +11,11 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 
 use crate::args::FileFormat;
+use crate::baseline::file::Baselines;
 use crate::contexts::file::File;
 use crate::document::parse;
 use crate::json::{self, Tree};
+use crate::prometheus;
 use crate::txn::{self, Defaults};
 use crate::yaml;
 
@@ -115,6 +118,21 @@ fn check(value: &RawValue) {
     assert_eq!(serde_json::from_str(&compact).ok(), Some(tree));
 }
 
+/// An answer of Prometheus.
+pub fn prometheus_answer(data: &[u8]) {
+    drop(prometheus::read(data));
+}
+
+/// A file of baselines: what is accepted is written so that it reads back the same.
+pub fn baseline_file(data: &[u8]) {
+    let Ok(file) = Baselines::parse(data) else { return };
+    let written = file.yaml();
+    match Baselines::parse(written.as_bytes()) {
+        Ok(again) => assert_eq!(again, file, "{written}"),
+        Err(error) => panic!("what was written cannot be read: {error:#}: {written}"),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     #[test]
@@ -123,5 +141,7 @@ mod tests {
         crate::replay::run("transaction", super::transaction);
         crate::replay::run("contexts", super::contexts);
         crate::replay::run("yaml_value", super::yaml_value);
+        crate::replay::run("prometheus_answer", super::prometheus_answer);
+        crate::replay::run("baseline_file", super::baseline_file);
     }
 }

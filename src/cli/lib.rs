@@ -11,6 +11,7 @@ mod args;
 mod audit;
 mod backup;
 mod bans;
+mod baseline;
 mod cluster;
 mod commands;
 mod contexts;
@@ -23,6 +24,7 @@ mod export;
 #[cfg(any(test, feature = "fuzzing"))]
 pub mod fuzzing;
 mod health;
+mod http;
 mod import;
 mod json;
 mod keys;
@@ -30,6 +32,7 @@ mod man;
 mod output;
 mod pages;
 mod place;
+mod prometheus;
 #[cfg(test)]
 #[path = "../../.ci/fuzz/replay.rs"]
 mod replay;
