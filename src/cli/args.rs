@@ -16,7 +16,9 @@ pub(crate) use documents::{
     ContextField, Contexts, DeleteSchema, Edit, Export, FileFormat, Import, ListSchemas, PutSchema,
     SchemaTarget, Schemas, SetContext, Txn,
 };
-pub(crate) use operations::{Baseline, CompareBaseline, JOB, RecordBaseline};
+pub(crate) use operations::{
+    Baseline, CompareBaseline, Daily, JOB, Ops, RecordBaseline, Sources, Weekly,
+};
 pub(crate) use security::{
     Audit, AuditFilter, Bans, CreateToken, Grant, Keys, ListAudit, PutRole, Retention, Roles,
     RotateKeys, RotationTarget, Scope, Tokens,
@@ -123,7 +125,7 @@ pub(crate) struct Global {
     #[arg(long, global = true, value_enum, value_name = "WHEN", default_value_t = Color::Auto)]
     pub(crate) color: Color,
     /// Time for each request with all its retries, in seconds [default: 10; import, txn,
-    /// cluster and baseline: 60].
+    /// cluster, baseline and ops: 60].
     #[arg(long, global = true, value_name = "SECONDS", value_parser = seconds)]
     pub(crate) timeout: Option<Duration>,
 }
@@ -293,6 +295,9 @@ pub(crate) enum Command {
     /// Record what is normal, from Prometheus, and compare with it.
     #[command(subcommand)]
     Baseline(Baseline),
+    /// Do the checks of an operator's day and week, and print what was found.
+    #[command(subcommand)]
+    Ops(Ops),
     /// Show and change contexts: clusters by name, with endpoints, credentials and defaults.
     ///
     /// They are kept in $XDG_CONFIG_HOME/llm-config/config.yaml (~/.config by default), or in the file that
@@ -765,6 +770,10 @@ mod tests {
             "completions bash",
             "baseline record --prometheus http://p:9090 --window 7d --file b.yml --rules r.yml --job j --cluster c",
             "baseline compare --prometheus p:9090 --file - --window 1d",
+            "ops daily",
+            "ops daily --prometheus p:1 --alertmanager a:1 --log f,g --data-dir d --since 1d --job j --cluster c",
+            "ops daily --metrics a:9090,b:9090 --output json",
+            "ops weekly --prometheus p:1 --file b.yml --runbook alerts.md",
         ] {
             if let Err(error) = parse(line) {
                 panic!("{line}: {error}");
@@ -819,6 +828,10 @@ mod tests {
             "baseline record --window 7d",
             "baseline record --prometheus p:1 --window 1m",
             "baseline compare",
+            "ops",
+            "ops daily --prometheus p:1 --metrics a:1",
+            "ops daily --cluster c",
+            "ops daily --since 1y",
             "status --timeout 0",
             "status --timeout nan",
             "status --output xml",

@@ -1,4 +1,5 @@
-//! Asks HTTP servers that are not the cluster's API, as Prometheus is. They speak HTTP/1.1, which the SDK's connections do not.
+//! Asks HTTP servers that are not the cluster's API: Prometheus, Alertmanager, and the metrics pages of nodes. They speak
+//! HTTP/1.1, which the SDK's connections do not.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -82,6 +83,11 @@ impl Http {
         let connector =
             HttpsConnectorBuilder::new().with_tls_config(config).https_or_http().enable_http1();
         Ok(Self { client: Client::builder(TokioExecutor::new()).build(connector.build()), limit })
+    }
+
+    /// The same connections, with another deadline.
+    pub(crate) fn within(&self, limit: Duration) -> Self {
+        Self { client: self.client.clone(), limit: self.limit.min(limit) }
     }
 
     /// Status and body; a body of more than `bytes_max` bytes is an error.
@@ -177,6 +183,7 @@ mod tests {
                     .await;
             }
         });
+        let http = http.within(Duration::from_secs(30));
         let http = Http { limit: Duration::from_secs(30), ..http };
         assert_eq!(http.get(&url, 5).await.unwrap(), (503, Bytes::from_static(b"works")));
         assert!(http.get(&url, 4).await.unwrap_err().to_string().contains("the answer: "));

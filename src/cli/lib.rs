@@ -21,6 +21,7 @@ mod document;
 mod edit;
 mod endpoints;
 mod export;
+mod exposition;
 #[cfg(any(test, feature = "fuzzing"))]
 pub mod fuzzing;
 mod health;
@@ -29,6 +30,7 @@ mod import;
 mod json;
 mod keys;
 mod man;
+mod ops;
 mod output;
 mod pages;
 mod place;

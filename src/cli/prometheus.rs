@@ -122,6 +122,28 @@ impl Selector {
         }
         format!("{metric}{{{matchers}}}")
     }
+
+    /// Firing alerts about these targets, and those that are about no target; not the one that always fires.
+    pub(crate) fn alerts(&self) -> String {
+        let or_none = |value: &str| quoted(&format!("|{}", literal(value)));
+        let mut matchers = format!("job=~{}", or_none(&self.job));
+        if !self.cluster.is_empty() {
+            matchers.push_str(&format!(", cluster=~{}", or_none(&self.cluster)));
+        }
+        format!("ALERTS{{alertstate=\"firing\", alertname!=\"Watchdog\", {matchers}}}")
+    }
+}
+
+/// As a regular expression that matches nothing else.
+fn literal(text: &str) -> String {
+    let mut out = String::new();
+    for char in text.chars() {
+        if char.is_ascii_punctuation() && char != '_' && char != '-' {
+            out.push('\\');
+        }
+        out.push(char);
+    }
+    out
 }
 
 /// The samples in an answer of the API.
@@ -213,5 +235,6 @@ mod tests {
             selector.of("up", "x=\"y\""),
             r#"up{job="llm-config-manager", cluster="eu.1", x="y"}"#
         );
+        assert!(selector.alerts().contains(r#"cluster=~"|eu\\.1""#), "{}", selector.alerts());
     }
 }

@@ -25,7 +25,7 @@ use crate::output::{self, Output, span, table};
 use crate::prometheus::{Prometheus, Selector};
 
 use file::{Baselines, FILE_BYTES_MAX};
-use measures::{MEASURES, Window, coverage, numbers, rounded};
+use measures::{MEASURES, Window, coverage, named, numbers, rounded};
 
 /// Of a window there must be values for this much: less is not that window.
 const COVERAGE_MIN: f64 = 0.8;
@@ -284,6 +284,11 @@ pub(crate) fn change(before: f64, now: f64) -> Option<String> {
     (before > 0.0).then(|| format!("{:+.0} %", ((now - before) / before * 100.0).round() + 0.0))
 }
 
+/// Whether a value is worse than another by more than what is tolerated.
+pub(crate) fn worse(key: &str, before: f64, now: f64) -> bool {
+    named(key).is_some_and(|measure| measure.passed(now, measure.threshold(before, None)))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -308,6 +313,7 @@ mod tests {
         assert_eq!(change(50.0, 60.0).unwrap(), "+20 %");
         assert_eq!(change(50.0, 49.9).unwrap(), "+0 %");
         assert_eq!(change(0.0, 1.0), None);
+        assert!(worse("p95_latency_ms", 45.0, 54.5) && !worse("p95_latency_ms", 45.0, 54.0));
         assert_eq!(time(1_769_860_800), "2026-01-31T12:00:00Z");
     }
 }

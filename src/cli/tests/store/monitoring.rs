@@ -1,4 +1,4 @@
-//! Prometheus, as far as it is asked here: HTTP answers by what is asked for.
+//! Prometheus, Alertmanager and metrics pages, as far as they are asked here: HTTP answers by what is asked for.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
@@ -97,13 +97,16 @@ fn vector(series: &[Series]) -> Answer {
 /// What a query is answered with whose text has this in it; the first one counts.
 pub(crate) type Said = (&'static str, Vec<Series>);
 
+const NODE: &[(&str, &str)] = &[("instance", "a:9090")];
+
 /// One node of the cluster `c` on a good day.
-fn good_day() -> Vec<Said> {
+fn good_day(now: f64) -> Vec<Said> {
     let one = |value| vec![(&[] as &[_], value)];
     vec![
         ("count by (cluster) (up", vec![(&[("cluster", "c")], 1.0)]),
         // As many as a week has, and more than less has.
         ("count_over_time((count by (job, cluster)", one(2016.0)),
+        ("ALERTS{", vec![]),
         ("max_over_time((avg by (job, cluster) (avg_over_time(job_le", one(1500.0)),
         ("max_over_time((1000 * histogram_quantile", one(48.0)),
         ("min_over_time((100 * avg by (job, cluster) (avg_over_time(job:cache", one(82.0)),
@@ -114,12 +117,30 @@ fn good_day() -> Vec<Said> {
         ("avg_over_time(instance:cpu_usage", one(40.0)),
         ("avg_over_time(process_resident", one(1.5)),
         ("avg_over_time(job:error_rate", one(0.05)),
+        ("avg_over_time(up", one(100.0)),
+        ("avg_over_time(job:http_success", one(99.95)),
+        ("deriv(llm_config_storage_free", vec![(NODE, -1e3)]),
+        ("deriv(storage_size", vec![(NODE, 1e3)]),
+        ("up{", vec![(NODE, 1.0)]),
+        ("backup_last_success", vec![(NODE, now - 3_600.0)]),
+        ("llm_config_storage_free_bytes{", vec![(NODE, 6e11)]),
+        ("storage_capacity_bytes{", vec![(NODE, 1e12)]),
+        ("storage_size_bytes{", vec![(NODE, 1e9)]),
+        ("storage_quota_bytes{", vec![(NODE, 1e11)]),
+        (
+            "tls_certificate_expiry",
+            vec![(&[("instance", "a:9090"), ("certificate", "client")], now + 90.0 * 86_400.0)],
+        ),
     ]
+}
+
+pub(crate) fn now() -> f64 {
+    std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs_f64()
 }
 
 /// Prometheus on a good day, but for what `differs`.
 pub(crate) async fn prometheus(differs: Vec<Said>) -> Web {
-    let said: Vec<Said> = differs.into_iter().chain(good_day()).collect();
+    let said: Vec<Said> = differs.into_iter().chain(good_day(now())).collect();
     Web::start(move |path, query| {
         if path != "/api/v1/query" {
             return (404, String::new());
