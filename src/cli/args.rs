@@ -1,6 +1,7 @@
 //! The command line: flags, their environment variables and defaults. Parsing only; nothing is asked here.
 
 mod documents;
+mod operations;
 mod security;
 
 use std::fmt;
@@ -14,6 +15,9 @@ use serde::{Deserialize, Serialize};
 pub(crate) use documents::{
     ContextField, Contexts, DeleteSchema, Edit, Export, FileFormat, Import, ListSchemas, PutSchema,
     SchemaTarget, Schemas, SetContext, Txn,
+};
+pub(crate) use operations::{
+    Baseline, CompareBaseline, Daily, JOB, Ops, RecordBaseline, Sources, Weekly,
 };
 pub(crate) use security::{
     Audit, AuditFilter, Bans, CreateToken, Grant, Keys, ListAudit, PutRole, Retention, Roles,
@@ -120,7 +124,8 @@ pub(crate) struct Global {
     /// Whether to use colours; auto does on a terminal, unless NO_COLOR is set.
     #[arg(long, global = true, value_enum, value_name = "WHEN", default_value_t = Color::Auto)]
     pub(crate) color: Color,
-    /// Time for each request with all its retries, in seconds [default: 10; import, txn and cluster: 60].
+    /// Time for each request with all its retries, in seconds [default: 10; import, txn,
+    /// cluster, baseline and ops: 60].
     #[arg(long, global = true, value_name = "SECONDS", value_parser = seconds)]
     pub(crate) timeout: Option<Duration>,
 }
@@ -287,6 +292,12 @@ pub(crate) enum Command {
     /// List and exchange the keys that secrets are encrypted with.
     #[command(subcommand)]
     Keys(Keys),
+    /// Record what is normal, from Prometheus, and compare with it.
+    #[command(subcommand)]
+    Baseline(Baseline),
+    /// Do the checks of an operator's day and week, and print what was found.
+    #[command(subcommand)]
+    Ops(Ops),
     /// Show and change contexts: clusters by name, with endpoints, credentials and defaults.
     ///
     /// They are kept in $XDG_CONFIG_HOME/llm-config/config.yaml (~/.config by default), or in the file that
@@ -757,6 +768,12 @@ mod tests {
             "keys rotate data --namespace ns",
             "keys rotate master",
             "completions bash",
+            "baseline record --prometheus http://p:9090 --window 7d --file b.yml --rules r.yml --job j --cluster c",
+            "baseline compare --prometheus p:9090 --file - --window 1d",
+            "ops daily",
+            "ops daily --prometheus p:1 --alertmanager a:1 --log f,g --data-dir d --since 1d --job j --cluster c",
+            "ops daily --metrics a:9090,b:9090 --output json",
+            "ops weekly --prometheus p:1 --file b.yml --runbook alerts.md",
         ] {
             if let Err(error) = parse(line) {
                 panic!("{line}: {error}");
@@ -806,6 +823,15 @@ mod tests {
             "audit list --limit 0",
             "keys rotate",
             "keys rotate all",
+            "baseline",
+            "baseline record --prometheus p:1",
+            "baseline record --window 7d",
+            "baseline record --prometheus p:1 --window 1m",
+            "baseline compare",
+            "ops",
+            "ops daily --prometheus p:1 --metrics a:1",
+            "ops daily --cluster c",
+            "ops daily --since 1y",
             "status --timeout 0",
             "status --timeout nan",
             "status --output xml",

@@ -13,8 +13,8 @@ use crate::output::{self, Output, Paint, cell, table};
 use crate::pages::{self, PAGE_LIMIT};
 use crate::view::{EntryView, entries_table, history_table, raw};
 use crate::{
-    Usage, audit, backup, bans, cluster, contexts, credentials, diff, edit, export, import, keys,
-    man, roles, schema, settings, status, tls, tokens, txn, watch,
+    Usage, audit, backup, bans, baseline, cluster, contexts, credentials, diff, edit, export,
+    import, keys, man, ops, roles, schema, settings, status, tls, tokens, txn, watch,
 };
 
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -42,7 +42,11 @@ pub(crate) async fn run(cli: Cli) -> anyhow::Result<()> {
     };
     let global = settings::complete(global, settings::variable)?;
     let default = match command {
-        Command::Import(_) | Command::Txn(_) | Command::Cluster(_) => LONG_TIMEOUT,
+        Command::Import(_)
+        | Command::Txn(_)
+        | Command::Cluster(_)
+        | Command::Baseline(_)
+        | Command::Ops(_) => LONG_TIMEOUT,
         _ => TIMEOUT,
     };
     let mut options = Options::default().timeout(global.timeout.unwrap_or(default));
@@ -82,6 +86,8 @@ pub(crate) async fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Role(command) => roles::run(&client, command, global.env, output).await,
         Command::Ban(command) => bans::run(&client, command, output).await,
         Command::Audit(command) => audit::run(&global, &options, command, output).await,
+        Command::Baseline(command) => baseline::run(&options, command, output).await,
+        Command::Ops(command) => ops::run(&global, &options, command, output).await,
         Command::Keys(command) => keys::run(&client, command, output).await,
         Command::Completions { shell } => completions(shell),
         Command::Man { folder } => man::run(folder.as_deref()),

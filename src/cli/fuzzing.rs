@@ -1,4 +1,5 @@
-//! Bodies of the fuzz targets for files: imported ones, transactions, the file of contexts, and what comes from an editor.
+//! Bodies of the fuzz targets for files: imported ones, transactions, those of contexts and baselines, logs, what comes
+//! from an editor; and for what Prometheus, Alertmanager and the metrics pages of nodes answer.
 //!
 //! Whatever the form of a file, every value must arrive in the store as it was written. The targets are in `.ci/fuzz`; the
 //! tests below run the bodies over their inputs.
@@ -10,9 +11,13 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 
 use crate::args::FileFormat;
+use crate::baseline::file::Baselines;
 use crate::contexts::file::File;
 use crate::document::parse;
+use crate::exposition::Page;
 use crate::json::{self, Tree};
+use crate::ops;
+use crate::prometheus;
 use crate::txn::{self, Defaults};
 use crate::yaml;
 
@@ -115,6 +120,46 @@ fn check(value: &RawValue) {
     assert_eq!(serde_json::from_str(&compact).ok(), Some(tree));
 }
 
+/// An answer of Prometheus.
+pub fn prometheus_answer(data: &[u8]) {
+    drop(prometheus::read(data));
+}
+
+/// An answer of Alertmanager.
+pub fn alertmanager_answer(data: &[u8]) {
+    drop(ops::read_alertmanager(data));
+}
+
+/// A metrics page: what is read can be found again under its name.
+pub fn metrics_page(data: &[u8]) {
+    let Ok(text) = std::str::from_utf8(data) else { return };
+    let Ok(page) = Page::read(text) else { return };
+    let lines =
+        text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
+    for line in lines {
+        let name = line.split(['{', ' ', '\t']).next().unwrap_or_default();
+        assert!(page.of(name).next().is_some(), "{line:?} was read, and is not there");
+    }
+}
+
+/// A file of baselines: what is accepted is written so that it reads back the same.
+pub fn baseline_file(data: &[u8]) {
+    let Ok(file) = Baselines::parse(data) else { return };
+    let written = file.yaml();
+    match Baselines::parse(written.as_bytes()) {
+        Ok(again) => assert_eq!(again, file, "{written}"),
+        Err(error) => panic!("what was written cannot be read: {error:#}: {written}"),
+    }
+}
+
+/// A log: no more errors than lines, and none of what is older.
+pub fn log_lines(data: &[u8]) {
+    let Ok(counted) = ops::count_log_lines(data, 0) else { return };
+    let lines = data.split(|byte| *byte == b'\n').count() as u64;
+    assert!(counted.errors <= counted.recent && counted.recent <= counted.lines);
+    assert!(counted.lines <= lines, "{counted:?} of {lines} lines");
+}
+
 #[cfg(test)]
 mod tests {
     #[test]
@@ -123,5 +168,10 @@ mod tests {
         crate::replay::run("transaction", super::transaction);
         crate::replay::run("contexts", super::contexts);
         crate::replay::run("yaml_value", super::yaml_value);
+        crate::replay::run("prometheus_answer", super::prometheus_answer);
+        crate::replay::run("alertmanager_answer", super::alertmanager_answer);
+        crate::replay::run("metrics_page", super::metrics_page);
+        crate::replay::run("baseline_file", super::baseline_file);
+        crate::replay::run("log_lines", super::log_lines);
     }
 }

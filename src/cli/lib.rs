@@ -11,6 +11,7 @@ mod args;
 mod audit;
 mod backup;
 mod bans;
+mod baseline;
 mod cluster;
 mod commands;
 mod contexts;
@@ -20,16 +21,20 @@ mod document;
 mod edit;
 mod endpoints;
 mod export;
+mod exposition;
 #[cfg(any(test, feature = "fuzzing"))]
 pub mod fuzzing;
 mod health;
+mod http;
 mod import;
 mod json;
 mod keys;
 mod man;
+mod ops;
 mod output;
 mod pages;
 mod place;
+mod prometheus;
 #[cfg(test)]
 #[path = "../../.ci/fuzz/replay.rs"]
 mod replay;

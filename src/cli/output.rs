@@ -181,6 +181,17 @@ pub(crate) fn entries(count: usize) -> String {
     if count == 1 { "1 entry".to_owned() } else { format!("{count} entries") }
 }
 
+/// A length of time in the largest unit that fits, like 7d, 12h or 90m.
+pub(crate) fn span(seconds: u64) -> String {
+    let units = [("d", 86_400), ("h", 3_600), ("m", 60)];
+    let fits =
+        units.iter().find(|(_, length)| seconds >= *length && seconds.is_multiple_of(*length));
+    fits.map_or_else(
+        || format!("{seconds}s"),
+        |(unit, length)| format!("{}{unit}", seconds / length),
+    )
+}
+
 /// Text of several lines for a terminal: no control characters but line breaks.
 pub(crate) fn harmless(text: &str) -> String {
     let shown = |char: char| if char.is_control() && char != '\n' { '\u{fffd}' } else { char };
@@ -258,6 +269,12 @@ mod tests {
         let error = read_file(path, 4).unwrap_err();
         assert!(error.is::<Usage>() && error.to_string().contains("4 bytes"), "{error}");
         assert!(read_file("/no/such/file", 9).unwrap_err().is::<Usage>());
+    }
+
+    #[test]
+    fn lengths_of_time_have_the_largest_unit_that_fits() {
+        let spans = [604_800, 43_200, 5_400, 61, 0].map(span);
+        assert_eq!(spans, ["7d", "12h", "90m", "61s", "0s"]);
     }
 
     #[test]

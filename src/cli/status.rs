@@ -23,32 +23,32 @@ const MEMBER_TIMEOUT: Duration = Duration::from_secs(2);
 const MEMBERS_MAX: usize = 64;
 
 #[derive(Debug, Serialize)]
-struct StatusView {
-    cluster: Option<ClusterView>,
-    nodes: Vec<NodeRow>,
-    endpoints: Vec<EndpointView>,
+pub(crate) struct StatusView {
+    pub(crate) cluster: Option<ClusterView>,
+    pub(crate) nodes: Vec<NodeRow>,
+    pub(crate) endpoints: Vec<EndpointView>,
     members: Vec<MemberView>,
 }
 
 /// What follows from what the best informed node said.
-#[derive(Debug, Serialize)]
-struct ClusterView {
-    cluster_id: String,
-    leader_id: Option<u64>,
-    term: u64,
-    revision: u64,
-    committed_index: u64,
-    voters: usize,
-    voters_reachable: usize,
-    quorum: usize,
-    has_quorum: bool,
-    survives_one_more_loss: bool,
+#[derive(Debug, Default, Serialize)]
+pub(crate) struct ClusterView {
+    pub(crate) cluster_id: String,
+    pub(crate) leader_id: Option<u64>,
+    pub(crate) term: u64,
+    pub(crate) revision: u64,
+    pub(crate) committed_index: u64,
+    pub(crate) voters: usize,
+    pub(crate) voters_reachable: usize,
+    pub(crate) quorum: usize,
+    pub(crate) has_quorum: bool,
+    pub(crate) survives_one_more_loss: bool,
 }
 
 /// A node as it sees itself, else as the best informed one sees it.
 #[derive(Debug, Serialize)]
-struct NodeRow {
-    id: u64,
+pub(crate) struct NodeRow {
+    pub(crate) id: u64,
     role: String,
     reachable: bool,
     term: Option<u64>,
@@ -58,16 +58,16 @@ struct NodeRow {
     version: String,
     http: String,
     grpc: String,
-    health: Option<Health>,
+    pub(crate) health: Option<Health>,
     #[serde(skip_serializing_if = "Option::is_none")]
     error: Option<String>,
 }
 
 #[derive(Debug, Serialize)]
-struct EndpointView {
-    endpoint: String,
+pub(crate) struct EndpointView {
+    pub(crate) endpoint: String,
     #[serde(skip_serializing_if = "Option::is_none")]
-    error: Option<String>,
+    pub(crate) error: Option<String>,
     #[serde(flatten, skip_serializing_if = "Option::is_none")]
     node: Option<NodeView>,
 }
@@ -137,7 +137,7 @@ impl StatusView {
 }
 
 /// Asks all that there are.
-async fn look(global: &Global, options: &Options) -> anyhow::Result<StatusView> {
+pub(crate) async fn look(global: &Global, options: &Options) -> anyhow::Result<StatusView> {
     let clients = endpoints::each(global, options)?;
     let answers: Answers = join_all(
         clients

@@ -217,7 +217,7 @@ fn grant(text: &str) -> Result<Grant, String> {
 }
 
 /// A time as a number with a unit.
-fn age(text: &str) -> Result<Duration, String> {
+pub(super) fn age(text: &str) -> Result<Duration, String> {
     let refuse = || "must be a whole number with a unit, like 90d, 12h, 30m or 45s".to_owned();
     let (digits, unit) = split(text).ok_or_else(refuse)?;
     let seconds = match unit {

@@ -4,3 +4,4 @@ mod changes;
 mod contexts;
 mod editing;
 mod looking;
+mod operations;

@@ -4,6 +4,7 @@
 
 mod health;
 mod members;
+pub(crate) mod monitoring;
 mod schemas;
 pub(crate) mod security;
 
