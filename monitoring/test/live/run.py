@@ -20,11 +20,12 @@ from .receiver import Receiver
 from .stack import Stack
 
 # Longest waits. The longest condition is held for 30 minutes, which are one here, after a range of 5.
-ARRIVAL_SECONDS = 180
+ARRIVAL_SECONDS = 240
 RESOLVED_SECONDS = 120
 # DeploymentStarted counts a node as new for 5 minutes of its own clock, which nothing shortens.
 LATE_SECONDS = 420
 QUIET_SECONDS = 240
+CALM_SECONDS = 15
 # Who must be told of each severity, whatever else the routes say; and to whom nothing less may come.
 MUST = {"critical": "pager", "warning": "team", "info": "quiet-hours"}
 ONLY = {"pager": "critical"}
@@ -139,7 +140,7 @@ class Run:
         if self._options.only:
             return
         if not isinstance(self._stages[0][0], Restart):
-            say("a node is restarted in order")
+            say("the leader is restarted in order")
             Restart(self._cluster, self._load).begin()
         self._quiet()
         say("the guide's commands:")
@@ -152,8 +153,17 @@ class Run:
             names = {a["alertname"] for a in self._stack.firing() if a.get("severity") in ("warning", "critical")}
             return names if self._cluster.has_volumes else names - OF_THE_MACHINE
 
-        # The restart just before is shorter than the minute for which a node may be away, but not in shortened time.
-        wait_for("the alerts of the start have ended", QUIET_SECONDS, lambda: not loud())
+        # A second of the restart just before counts as half a minute of one. What it leaves in the shortened windows of
+        # ten seconds may still fire.
+        calm_since = time.monotonic()
+
+        def calm() -> bool:
+            nonlocal calm_since
+            if loud():
+                calm_since = time.monotonic()
+            return time.monotonic() - calm_since >= CALM_SECONDS
+
+        wait_for("the alerts of the start have ended", QUIET_SECONDS, calm)
         seconds = 20 if self._options.short else 60
         say(f"{seconds} s in which nothing but Watchdog and information may fire")
         until = time.monotonic() + seconds
