@@ -35,6 +35,9 @@ const COMPONENTS: [&str; 12] = [
 
 const RUNBOOKS: &str = "docs/operations/runbooks/alerts.md";
 
+/// The five points of a runbook's section as a description has them, after a sentence that says what happened.
+const POINTS: [&str; 5] = ["Impact:", "Causes:", "Look at:", "Resolve:", "Escalate:"];
+
 /// An alert of the operations guide: its name, how long its condition has to hold, its severity, and its threshold as the
 /// rule writes it.
 type Documented = (&'static str, Option<&'static str>, &'static str, &'static str);
@@ -338,8 +341,45 @@ fn name(alert: &Value) -> &str {
     alert["alert"].as_str().expect("an alert")
 }
 
+/// The first point that a description does not have once, in its place and with a sentence of its own.
+fn missing_point(description: &str) -> Option<&'static str> {
+    let (mut point, mut rest) = ("what happened", description);
+    let sentence = |text: &str| text.len() > 1 && text.ends_with('.');
+    for next in POINTS {
+        let Some((text, after)) = rest.split_once(next) else {
+            return Some(next);
+        };
+        if description.matches(next).count() != 1 {
+            return Some(next);
+        }
+        if !sentence(text.trim()) {
+            return Some(point);
+        }
+        (point, rest) = (next, after);
+    }
+    (!sentence(rest.trim())).then_some(point)
+}
+
 #[test]
-fn every_alert_says_what_happened_and_how_bad_it_is() {
+fn a_point_that_a_description_lacks_is_found() {
+    let whole = "It is. Impact: a. Causes: b. Look at: c. Resolve: d. Escalate: no, unless e.";
+    assert_eq!(missing_point(whole), None);
+    for (from, to, missing) in [
+        ("It is. ", "", "what happened"),
+        ("Impact: a. ", "", "Impact:"),
+        ("Causes: b. Look at: c. ", "Look at: c. Causes: b. ", "Look at:"),
+        ("Look at: c. ", "Look at: ", "Look at:"),
+        ("Resolve: d. ", "Resolve: d. Impact: d. ", "Impact:"),
+        ("Escalate: no, unless e.", "Escalate:", "Escalate:"),
+        ("Escalate: no, unless e.", "", "Escalate:"),
+    ] {
+        let broken = whole.replace(from, to);
+        assert_eq!(missing_point(&broken), Some(missing), "{broken}");
+    }
+}
+
+#[test]
+fn every_alert_says_what_happened_how_bad_it_is_and_what_to_do() {
     for alert in alerts() {
         for annotation in ["summary", "description"] {
             let text = alert["annotations"][annotation].as_str();
@@ -349,9 +389,8 @@ fn every_alert_says_what_happened_and_how_bad_it_is() {
             );
         }
         let description = alert["annotations"]["description"].as_str().expect("a description");
-        for part in ["Impact: ", "Look at: "] {
-            assert!(description.contains(part), "{} does not say {part:?}", name(&alert));
-        }
+        let missing = missing_point(description);
+        assert_eq!(missing, None, "{}: {description}", name(&alert));
         for (label, allowed) in [("severity", &SEVERITIES[..]), ("component", &COMPONENTS[..])] {
             let value = alert["labels"][label].as_str().unwrap_or_default();
             assert!(allowed.contains(&value), "{}: {label} is {value:?}", name(&alert));

@@ -7,6 +7,9 @@ use crate::prometheus::Selector;
 /// A path in the repository, as the other alerts have it.
 const RUNBOOK: &str = "docs/operations/runbooks/alerts.md#baselinedeviation";
 
+/// What the descriptions of all alerts say after what happened, in the order in which all have it.
+const POINTS: &str = "Impact: none by itself, the fixed thresholds are the ones that warn. Causes: growth, a change of the applications, a deployment, a baseline that is out of date. Look at: `llm-config baseline compare`, and what was changed or deployed since. Resolve: find out what changed; if it is the new normal, record it anew, `llm-config baseline record`. Escalate: no, not by itself.";
+
 pub(crate) fn yaml(file: &Baselines, selector: &Selector) -> String {
     let mut text = "# Made by `llm-config baseline record`. They need the recording rules of the same Prometheus.\ngroups:\n  - name: llm_config_baseline\n    rules:\n".to_owned();
     let since = match (&file.recorded_at, &file.window) {
@@ -18,7 +21,7 @@ pub(crate) fn yaml(file: &Baselines, selector: &Selector) -> String {
         let expression = format!("{} {} {threshold}", measure.now(selector), measure.comparison());
         let summary = format!("The {} is {side} what is normal", measure.name);
         let description = format!(
-            "It is {{{{ $value | humanize }}}} {unit} on cluster {{{{ $labels.cluster }}}}, {side} {threshold} {unit} for an hour. The baseline{since} is {baseline} {unit}.",
+            "It is {{{{ $value | humanize }}}} {unit} on cluster {{{{ $labels.cluster }}}}, {side} {threshold} {unit} for an hour; the baseline{since} is {baseline} {unit}. {POINTS}",
             unit = measure.unit,
         );
         text.push_str(&format!(
@@ -66,6 +69,14 @@ mod tests {
             let description = annotations["description"].as_str().unwrap();
             assert!(description.contains("recorded at 2026-01-31T12:00:00Z over 7d is"), "{rule}");
             assert!(annotations["summary"].is_string());
+            let mut rest = description;
+            for point in ["Impact:", "Causes:", "Look at:", "Resolve:", "Escalate:"] {
+                let (said, after) =
+                    rest.split_once(point).unwrap_or_else(|| panic!("{point} of {rule}"));
+                assert!(said.trim().len() > 1 && said.ends_with(". "), "before {point} of {rule}");
+                rest = after;
+            }
+            assert!(rest.trim().len() > 1, "{rule}");
         }
     }
 }
