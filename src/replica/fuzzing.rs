@@ -60,7 +60,7 @@ fn check_entry(message: pb::LogEntry) {
 pub fn append(data: &[u8]) {
     let Ok(message) = pb::AppendRequest::decode(data) else { return };
     let entries = message.entries.len();
-    let format = message.format;
+    let (format, sent_ms) = (message.format, message.sent_ms);
     match append_from_proto(message) {
         Ok(append) => {
             assert_eq!(append.entries.len(), entries);
@@ -70,6 +70,7 @@ pub fn append(data: &[u8]) {
                 entries: append.entries.iter().map(entry_to_proto).collect(),
                 leader_commit: append.leader_commit.as_ref().map(log_id_to_proto),
                 format,
+                sent_ms,
             };
             let again = append_from_proto(message);
             assert!(again.is_ok_and(|again| {

@@ -183,6 +183,57 @@ struct CaughtUp {
     at: Option<Instant>,
     /// A commit index that a leader named, and when: reaching it proves the state of that moment.
     pending: Option<(u64, Instant)>,
+    way: Way,
+}
+
+/// When a leader sent a message, by a clock of its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Sent {
+    pub(crate) term: u64,
+    pub(crate) node: u64,
+    pub(crate) ms: u64,
+}
+
+/// How long the messages of a leader are on their way, as far as that can be told without its clock.
+///
+/// What lies between the sender's clock and this node's is unknown and stays the same; the shortest way of late counts as
+/// none. So a message that waited is known to be old, whatever it waited for: the network, or this node, which was stopped
+/// while it lay in the kernel's buffer.
+#[derive(Default)]
+struct Way {
+    leader: (u64, u64),
+    /// The least differences between the two clocks, of this stretch of time and of the one before it.
+    least_ms: [Option<i64>; 2],
+    since: Option<Instant>,
+}
+
+/// After this, a shortest way is forgotten at the next but one change: clocks drift apart, by some milliseconds meanwhile.
+const STRETCH: Duration = Duration::from_secs(60);
+/// A way that is shorter than all before by more than this shows that those before were not the shortest: all of them waited.
+const SURPRISE_MS: i64 = 20;
+
+impl Way {
+    /// How old a message is that is read now; nothing when that cannot be told.
+    fn age(&mut self, sent: Sent, now: Instant, now_ms: u64) -> Option<Duration> {
+        let leader = (sent.term, sent.node);
+        if self.leader != leader {
+            *self = Self { leader, ..Self::default() };
+        }
+        if self.since.is_none_or(|since| now.saturating_duration_since(since) > STRETCH) {
+            self.least_ms = [None, self.least_ms[0].or(self.least_ms[1])];
+            self.since = Some(now);
+        }
+        let between = i64::try_from(now_ms).ok()?.checked_sub(i64::try_from(sent.ms).ok()?)?;
+        let known = self.least_ms.into_iter().flatten().min();
+        self.least_ms[0] = Some(self.least_ms[0].map_or(between, |least| least.min(between)));
+        match known {
+            Some(least) if between >= least - SURPRISE_MS => {
+                Some(Duration::from_millis(u64::try_from(between - least).unwrap_or(0)))
+            }
+            // The first one, or the first that did not wait.
+            _ => None,
+        }
+    }
 }
 
 impl CaughtUp {
@@ -190,7 +241,7 @@ impl CaughtUp {
         if let Some((commit, at)) = self.pending
             && applied >= commit
         {
-            self.at = Some(at);
+            self.at = self.at.max(Some(at));
             self.pending = None;
         }
     }
@@ -206,8 +257,8 @@ impl Contacts {
         }
     }
 
-    /// Never 0, which stands for never.
-    fn now(&self) -> u64 {
+    /// Milliseconds of a clock that runs evenly and that other nodes know nothing of. Never 0, which stands for never.
+    pub(crate) fn now(&self) -> u64 {
         u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX - 1) + 1
     }
 
@@ -216,16 +267,24 @@ impl Contacts {
         Some(self.started.elapsed().saturating_sub(Duration::from_millis(millis)))
     }
 
-    /// A leader's message was accepted. It named `commit`; this node has applied `applied`.
-    pub(crate) fn heard_from_leader(&self, commit: u64, applied: u64) {
+    /// A leader's message was accepted. It named `commit`; this node has applied `applied`. A message proves the state of
+    /// the time when it was sent, which may be long ago.
+    pub(crate) fn heard_from_leader(&self, commit: u64, applied: u64, sent: Option<Sent>) {
         let now = Instant::now();
-        self.leader.fetch_max(self.now(), Ordering::Relaxed);
+        let now_ms = self.now();
+        self.leader.fetch_max(now_ms, Ordering::Relaxed);
         let mut caught_up = self.caught_up.lock();
         caught_up.settle(applied);
+        let age = match sent {
+            Some(sent) => caught_up.way.age(sent, now, now_ms),
+            None => Some(Duration::ZERO),
+        };
+        let Some(at) = age.and_then(|age| now.checked_sub(age)) else { return };
         if applied >= commit {
-            *caught_up = CaughtUp { at: Some(now), pending: None };
+            caught_up.at = caught_up.at.max(Some(at));
+            caught_up.pending = None;
         } else if caught_up.pending.is_none() {
-            caught_up.pending = Some((commit, now));
+            caught_up.pending = Some((commit, at));
         }
     }
 
@@ -296,10 +355,10 @@ mod tests {
     fn a_node_that_hears_the_leader_but_lags_is_stale() {
         let contacts = Contacts::new();
         assert_eq!(contacts.staleness(5), None);
-        contacts.heard_from_leader(100, 5);
+        contacts.heard_from_leader(100, 5, None);
         assert!(contacts.leader_age().is_some());
         assert_eq!(contacts.staleness(5), None, "it has applied 5 of 100");
-        contacts.heard_from_leader(120, 50);
+        contacts.heard_from_leader(120, 50, None);
         assert_eq!(contacts.staleness(99), None);
         assert!(
             contacts.staleness(100).is_some(),
@@ -310,11 +369,63 @@ mod tests {
     #[test]
     fn catching_up_proves_the_state_of_the_time_of_the_message() {
         let contacts = Contacts::new();
-        contacts.heard_from_leader(100, 5);
+        contacts.heard_from_leader(100, 5, None);
         std::thread::sleep(Duration::from_millis(20));
         assert!(contacts.staleness(100).is_some_and(|age| age >= Duration::from_millis(20)));
-        contacts.heard_from_leader(100, 100);
+        contacts.heard_from_leader(100, 100, None);
         let fresh = contacts.staleness(100);
         assert!(fresh.is_some_and(|age| age < contacts.started.elapsed()));
+    }
+
+    #[test]
+    fn a_message_that_waited_proves_the_time_when_it_was_sent() {
+        let start = Instant::now();
+        let mut way = Way::default();
+        let mut read = |sent_ms: u64, read_ms: u64| {
+            let sent = Sent { term: 2, node: 1, ms: 7_000_000 + sent_ms };
+            way.age(sent, start + Duration::from_millis(read_ms), read_ms)
+        };
+        let age = |ms| Some(Duration::from_millis(ms));
+        assert_eq!(read(1_000, 1_001), None, "one message alone says nothing");
+        assert_eq!(read(1_100, 1_104), age(3));
+        // This node was stopped for five seconds while messages came in.
+        assert_eq!(read(1_200, 6_201), age(5_000));
+        assert_eq!(read(6_100, 6_202), age(101));
+        assert_eq!(read(6_300, 6_301), age(0));
+        // And again, for longer than a shortest way is remembered.
+        assert_eq!(read(6_400, 206_400), age(199_999));
+        assert_eq!(read(206_500, 206_501), age(0));
+    }
+
+    #[test]
+    fn the_first_messages_of_a_leader_may_have_waited() {
+        let start = Instant::now();
+        let mut way = Way::default();
+        let mut read = |term, sent_ms: u64, read_ms: u64| {
+            let sent = Sent { term, node: 1, ms: sent_ms };
+            way.age(sent, start + Duration::from_millis(read_ms), read_ms)
+        };
+        assert_eq!(read(1, 100, 3_100), None);
+        assert_eq!(read(1, 1_600, 3_101), None, "shorter by far: the one before had waited");
+        assert_eq!(read(1, 3_200, 3_201), None);
+        assert_eq!(read(1, 3_300, 3_302), Some(Duration::from_millis(1)));
+        assert_eq!(read(2, 10, 3_400), None, "another leader has another clock");
+        assert_eq!(read(2, 110, 3_500), Some(Duration::ZERO));
+    }
+
+    #[test]
+    fn drifting_clocks_make_no_message_old() {
+        let start = Instant::now();
+        let mut way = Way::default();
+        let mut oldest = Duration::ZERO;
+        // A day in which one clock gains 100 parts in a million.
+        for round in 0..86_400_u64 {
+            let sent = Sent { term: 1, node: 1, ms: 1_000 + round * 1_000 };
+            let read_ms = 1_000 + round * 1_000 + round / 10;
+            if let Some(age) = way.age(sent, start + Duration::from_millis(read_ms), read_ms) {
+                oldest = oldest.max(age);
+            }
+        }
+        assert!(oldest <= Duration::from_millis(15), "{oldest:?}");
     }
 }

@@ -13,7 +13,7 @@ use tonic::Request;
 use tonic::transport::Channel;
 
 use crate::error::ProposeError;
-use crate::local::Local;
+use crate::local::{Local, Sent};
 use crate::network::{client, passport};
 use crate::read::Coalescer;
 use crate::space::{Space, grows};
@@ -230,8 +230,9 @@ impl Node {
     }
 
     /// A leader's message was accepted; it named this commit index.
-    pub(crate) fn heard_from_leader(&self, commit: u64) {
-        self.local.contacts.heard_from_leader(commit, self.local.state.progress().index);
+    pub(crate) fn heard_from_leader(&self, commit: u64, sent: Option<Sent>) {
+        let applied = self.local.state.progress().index;
+        self.local.contacts.heard_from_leader(commit, applied, sent);
     }
 
     /// A client of another node; the connection is kept.

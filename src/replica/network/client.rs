@@ -189,7 +189,7 @@ impl Peer {
                 let (mut client, mut input) = state?;
                 let message = input.next().await?;
                 let last = last_log_id(&message);
-                let request = peer.request(append_to_proto(message));
+                let request = peer.request(append_to_proto(message, &peer.local));
                 let begun = Instant::now();
                 let answer = match tokio::time::timeout(limit, client.heartbeat(request)).await {
                     Ok(Ok(reply)) => append_from_proto(reply.into_inner(), last),
@@ -220,13 +220,14 @@ impl Peer {
         // When each message went out that is not answered yet; answers come in the same order.
         let owed = Arc::new(Mutex::new(VecDeque::new()));
         let noted = Arc::clone(&owed);
+        let local = Arc::clone(&self.local);
         // Ends the request when the answers end: the Raft core may have nothing to send for long, and a request left open
         // keeps the stream, and with it the peer's connection, alive.
         let (answering, answered) = oneshot::channel::<()>();
         let messages = input
             .map(move |message| {
                 noted.lock().push_back(Instant::now());
-                append_to_proto(message)
+                append_to_proto(message, &local)
             })
             .take_until(answered);
         let call = client.append(self.request(messages));
@@ -271,13 +272,14 @@ fn last_log_id(message: &AppendEntriesRequest<Types>) -> Option<crate::types::Lo
     message.entries.last().map(|entry| entry.log_id).or(message.prev_log_id)
 }
 
-fn append_to_proto(message: AppendEntriesRequest<Types>) -> pb::AppendRequest {
+fn append_to_proto(message: AppendEntriesRequest<Types>, local: &Local) -> pb::AppendRequest {
     pb::AppendRequest {
         vote: Some(vote_to_proto(&message.vote)),
         prev_log_id: message.prev_log_id.as_ref().map(log_id_to_proto),
         entries: message.entries.iter().map(entry_to_proto).collect(),
         leader_commit: message.leader_commit.as_ref().map(log_id_to_proto),
         format: ENTRIES_FORMAT,
+        sent_ms: local.contacts.now(),
     }
 }
 

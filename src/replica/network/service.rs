@@ -1,7 +1,6 @@
 //! Incoming node-to-node traffic: checks who it is for, converts, and hands it to the Raft core.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use futures::stream::BoxStream;
@@ -25,6 +24,7 @@ use crate::codec::{
 };
 use crate::failpoint::crash_point;
 use crate::form::{ENTRIES_FORMAT, NewerForm};
+use crate::local::Sent;
 use crate::node::Node;
 use crate::storage::directory::Identity;
 use crate::types::Types;
@@ -199,19 +199,46 @@ fn append_checked(
     })
 }
 
-/// Messages up to the first one that does not decode.
+/// What a leader's message says of the time when it was sent.
+#[derive(Debug, Clone, Copy, Default)]
+struct Named {
+    commit: u64,
+    sent: Option<Sent>,
+}
+
+impl Named {
+    fn by(message: &pb::AppendRequest) -> Self {
+        let vote = message.vote.as_ref().filter(|_| message.sent_ms > 0);
+        Self {
+            commit: message.leader_commit.as_ref().map_or(0, |id| id.index),
+            sent: vote.map(|vote| Sent {
+                term: vote.term,
+                node: vote.node_id,
+                ms: message.sent_ms,
+            }),
+        }
+    }
+}
+
+/// Messages up to the first one that does not decode. What the newest one names is kept.
 fn decoded(
     node: Arc<Node>,
     messages: Streaming<pb::AppendRequest>,
+    newest: Arc<parking_lot::Mutex<Named>>,
 ) -> impl Stream<Item = AppendEntriesRequest<Types>> + Send {
-    futures::stream::unfold((node, messages), |(node, mut messages)| async move {
+    let state = (node, messages, newest);
+    futures::stream::unfold(state, |(node, mut messages, newest)| async move {
         let message = match messages.message().await {
             Ok(Some(message)) => message,
             // The sender has ended the stream or is gone; it will open another.
             Ok(None) | Err(_) => return None,
         };
+        let named = Named::by(&message);
         match append_checked(&node, message) {
-            Ok(message) => Some((message, (node, messages))),
+            Ok(message) => {
+                *newest.lock() = named;
+                Some((message, (node, messages, newest)))
+            }
             Err(error) => {
                 tracing::error!(%error, "an append message cannot be read; the stream ends");
                 None
@@ -249,18 +276,15 @@ impl Replication for Service {
     ) -> Result<Response<Self::AppendStream>, Status> {
         self.check_leader(&request).await?;
         let node = Arc::clone(&self.node);
-        // The commit index of the newest message: a reply to an older one then proves less than it could, never more.
-        let commit = Arc::new(AtomicU64::new(0));
-        let named = Arc::clone(&commit);
-        let messages = decoded(Arc::clone(&node), request.into_inner())
-            .inspect(move |message| {
-                named.fetch_max(message.leader_commit.map_or(0, |id| id.index), Ordering::AcqRel);
-            })
+        // Of the newest message: a reply to an older one then proves less than it could, never more.
+        let newest = Arc::new(parking_lot::Mutex::new(Named::default()));
+        let messages = decoded(Arc::clone(&node), request.into_inner(), Arc::clone(&newest))
             .take_until(stopped(self.stop.clone()));
         let replies = self.node.raft.stream_append(messages).map(move |result| {
             let result = result.map_err(unavailable)?;
             if result.is_ok() {
-                node.heard_from_leader(commit.load(Ordering::Acquire));
+                let Named { commit, sent } = *newest.lock();
+                node.heard_from_leader(commit, sent);
             }
             Ok(stream_reply(result))
         });
@@ -273,9 +297,10 @@ impl Replication for Service {
     ) -> Result<Response<pb::AppendReply>, Status> {
         use pb::append_reply::Kind;
         self.check_leader(&request).await?;
-        let message = append_checked(&self.node, request.into_inner())?;
+        let message = request.into_inner();
+        let named = Named::by(&message);
+        let message = append_checked(&self.node, message)?;
         let prev = message.prev_log_id;
-        let commit = message.leader_commit.map_or(0, |id| id.index);
         let result = self.node.raft.append_entries(message).await.map_err(unavailable)?;
         let (kind, log_id, vote) = match result {
             AppendEntriesResponse::Success => (Kind::Success, None, None),
@@ -284,7 +309,7 @@ impl Replication for Service {
             AppendEntriesResponse::HigherVote(vote) => (Kind::HigherVote, None, Some(vote)),
         };
         if vote.is_none() {
-            self.node.heard_from_leader(commit);
+            self.node.heard_from_leader(named.commit, named.sent);
         }
         Ok(Response::new(pb::AppendReply {
             kind: kind.into(),
