@@ -224,3 +224,52 @@ fn histograms_of_the_replica_add_up() {
         assert!(page.contains(line), "{line} is not in:\n{page}");
     }
 }
+
+/// A page of a node on which everything has happened once: every operation has failed in every way, every route and method
+/// has given every answer that it can give.
+#[test]
+#[ignore = "measures; run it with --ignored --nocapture"]
+fn what_the_fullest_page_costs() {
+    let metrics = Metrics::new();
+    metrics.sample_with(move || sample(Role::Leader));
+    let names = |count: usize, word: &str| -> &'static [&'static str] {
+        (0..count)
+            .map(|n| &*Box::leak(format!("/llmconfig.v1.ConfigService/{word}{n}").into_boxed_str()))
+            .collect::<Vec<&'static str>>()
+            .leak()
+    };
+    let (methods, codes) = (names(46, "Method"), names(17, "CODE"));
+    metrics.grpc_known(methods, codes);
+    for method in methods {
+        for code in codes {
+            metrics.grpc(method, code, Duration::from_millis(2));
+        }
+    }
+    for route in names(60, "route") {
+        for status in [200, 201, 204, 304, 400, 401, 403, 404, 409, 429, 500, 503] {
+            metrics.http("GET", route, status, Duration::from_millis(2));
+        }
+    }
+    for operation in llm_config_server::service::OPERATIONS {
+        metrics.operation(operation, Duration::from_millis(2));
+        for code in ["INTERNAL", "INVALID_ARGUMENT", "NOT_FOUND", "NO_LEADER", "OVERLOADED"]
+            .into_iter()
+            .chain([
+                "PERMISSION_DENIED",
+                "RATE_LIMITED",
+                "STALE",
+                "STORAGE_FULL",
+                "UNAUTHENTICATED",
+            ])
+        {
+            metrics.error(operation, code);
+        }
+    }
+    for _ in 0..20 {
+        metrics.render().unwrap();
+    }
+    let page = String::from_utf8(metrics.render().unwrap()).unwrap();
+    let series = page.lines().filter(|line| !line.starts_with('#')).count();
+    let cost = page.lines().find(|line| line.starts_with("metrics_render_duration_seconds "));
+    println!("{series} series, {} bytes: {}", page.len(), cost.unwrap());
+}
