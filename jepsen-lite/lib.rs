@@ -1,0 +1,3 @@
+//! Breaks a real cluster and proves what it answered: the record of what clients asked and heard, and the checkers of it.
+
+pub mod history;
