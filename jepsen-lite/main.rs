@@ -10,7 +10,7 @@ mod run;
 mod workload;
 
 use std::collections::BTreeSet;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -36,6 +36,11 @@ enum Command {
     Doctor,
     /// Make one run: exit code 0 pass, 1 violation, 2 the harness failed, 3 invalid, 4 unknown
     Run(Run),
+    /// Check a history; exit code as of `run`
+    Check {
+        /// The history
+        file: PathBuf,
+    },
     /// Take away what runs have left whose process is gone
     Clean,
 }
@@ -72,6 +77,7 @@ fn main() -> ExitCode {
     let done = match Cli::parse().command {
         Command::Doctor => examine(),
         Command::Run(run) => make_run(&run),
+        Command::Check { file } => check(&file),
         Command::Clean => clean(),
     };
     match done {
@@ -165,6 +171,22 @@ fn command(asked: &Run) -> String {
         command += &format!(" --workloads {}", names.join(","));
     }
     command
+}
+
+fn check(file: &Path) -> anyhow::Result<u8> {
+    let history = jepsen_lite::history::read_file(file);
+    let history = history.with_context(|| format!("{}", file.display()))?;
+    let mut overall = Verdict::Pass;
+    for check in run::judge(&history) {
+        println!("{}: {}", check.name, check.words);
+        overall = match (overall, check.verdict) {
+            (Verdict::Fail, _) | (_, Verdict::Fail) => Verdict::Fail,
+            (Verdict::Unknown, _) | (_, Verdict::Unknown) => Verdict::Unknown,
+            _ => overall,
+        };
+    }
+    println!("{}", overall.word());
+    Ok(overall.code())
 }
 
 fn clean() -> anyhow::Result<u8> {

@@ -160,7 +160,7 @@ impl Report {
             writeln!(text, "  fault {from:>6}–{to:<6} ms {}: {name}: {bit}: {words}", fault.class)?;
         }
         for check in &self.checks {
-            writeln!(text, "  check {}: {}: {}", check.name, check.verdict.word(), check.words)?;
+            writeln!(text, "  check {}: {}", check.name, check.words)?;
         }
         for wrong in &self.wrong {
             writeln!(text, "  WRONG: {wrong}")?;

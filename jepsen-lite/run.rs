@@ -11,6 +11,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
+use jepsen_lite::check;
 use jepsen_lite::history::{self, Fault, Header};
 use rand::SeedableRng as _;
 use rand::rngs::StdRng;
@@ -478,7 +479,17 @@ pub fn class_name(class: Class) -> String {
     class.to_possible_value().map_or_else(String::new, |value| value.get_name().to_owned())
 }
 
-fn judge(history: &history::History) -> Vec<Checked> {
-    let _ = history;
-    vec![Checked { name: "none".to_owned(), verdict: Verdict::Unknown, words: String::new() }]
+/// What the checkers say of a history.
+pub fn judge(history: &history::History) -> Vec<Checked> {
+    let found = check::check(history, &check::Limits::default());
+    let checked = |(name, verdict): &(&'static str, check::Verdict)| Checked {
+        name: (*name).to_owned(),
+        verdict: match verdict {
+            check::Verdict::Pass { .. } => Verdict::Pass,
+            check::Verdict::Fail { .. } => Verdict::Fail,
+            check::Verdict::Unknown { .. } => Verdict::Unknown,
+        },
+        words: verdict.to_string(),
+    };
+    found.verdicts.iter().map(checked).collect()
 }

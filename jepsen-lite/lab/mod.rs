@@ -40,6 +40,8 @@ const DISK_MEBIBYTES: u64 = 384;
 /// What a node keeps free of its disk; the default is made for real disks.
 const DISK_RESERVE: &str = "32MiB";
 const POLL: Duration = Duration::from_millis(50);
+/// How long a fault that is over may still end a node: what failed is noticed, the node drains and closes its files.
+const RECOVER: Duration = Duration::from_secs(20);
 
 /// Which lab is wanted.
 #[derive(Debug, Clone)]
@@ -92,6 +94,8 @@ pub enum Duty {
     Run,
     /// Run or end: a fault takes from it what it cannot do without.
     MayEnd,
+    /// Run; if it ends before this time, that is still the fault's doing, and it is started again as its supervisor would.
+    Recover(Instant),
     /// Nothing: it was ended on purpose.
     Rest,
 }
@@ -407,17 +411,35 @@ impl Lab {
     /// # Errors
     /// When the kernel does not tell.
     pub fn supervise(&mut self) -> anyhow::Result<()> {
+        let mut again = Vec::new();
         for node in &mut self.nodes {
             let Some(server) = &mut node.server else { continue };
             let Some(status) = server.ended()? else { continue };
             node.server = None;
             node.ended = Some(status);
-            if node.duty == Duty::Run {
-                let log = node.log_tail(15);
-                self.crashes.push(Crash { id: node.id, status, log });
+            match node.duty {
+                Duty::Recover(until) if Instant::now() < until => again.push(node.place),
+                Duty::Run | Duty::Recover(_) => {
+                    let log = node.log_tail(15);
+                    self.crashes.push(Crash { id: node.id, status, log });
+                }
+                Duty::MayEnd | Duty::Rest => {}
             }
             node.duty = Duty::Rest;
         }
+        again.into_iter().try_for_each(|place| self.start(place))
+    }
+
+    /// Says that what a fault took from a node is there again; it may still stop because of it for a while.
+    ///
+    /// # Errors
+    /// When there is no such place.
+    pub fn give_back(&mut self, place: u8) -> anyhow::Result<()> {
+        let node = self.node(place)?;
+        if node.server.is_none() {
+            return self.start(place);
+        }
+        node.duty = Duty::Recover(Instant::now() + RECOVER);
         Ok(())
     }
 
@@ -488,9 +510,9 @@ impl Lab {
 
 impl Drop for Lab {
     fn drop(&mut self) {
-        for node in &mut self.nodes {
-            node.server = None;
-        }
+        // They use what is about to be taken away.
+        self.nodes.clear();
+        self.shim = None;
         if let Err(error) = self.list.undo() {
             eprintln!("not everything could be taken away; `jepsen-lite clean` tries again: {error:#}");
         }

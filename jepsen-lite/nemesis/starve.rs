@@ -157,11 +157,10 @@ impl Active for Starved {
 /// Starts a node again that has ended, and tells how it had.
 fn revive(lab: &mut Lab, place: u8) -> anyhow::Result<String> {
     let node = lab.node(place)?;
-    if node.server.is_some() {
-        node.duty = Duty::Run;
+    let (runs, ended) = (node.server.is_some(), node.ended);
+    lab.give_back(place)?;
+    if runs {
         return Ok("it went on".to_owned());
     }
-    let ended = node.ended;
-    lab.start(place)?;
     Ok(ended.map_or_else(|| "it ended".to_owned(), |status| format!("it ended: {status}")))
 }

@@ -27,6 +27,7 @@ fn touched(lab: &mut Lab, places: &[u8]) -> anyhow::Result<i64> {
 struct Full {
     places: Vec<u8>,
     taken: u64,
+    left: u64,
 }
 
 pub(super) fn full(strike: &mut Strike<'_>) -> anyhow::Result<Outcome> {
@@ -34,14 +35,15 @@ pub(super) fn full(strike: &mut Strike<'_>) -> anyhow::Result<Outcome> {
     if places.is_empty() {
         return Strike::skipped();
     }
-    let mut taken = 0;
+    let (mut taken, mut left) = (0, 0);
     for place in &places {
         let node = strike.lab.node(*place)?;
         // Whoever cannot write its log may stop.
         node.duty = Duty::MayEnd;
         taken += node.disk.fill(ROOM_BYTES)?;
+        left += node.disk.free()?;
     }
-    Ok(Outcome::Installed(Box::new(Full { places, taken })))
+    Ok(Outcome::Installed(Box::new(Full { places, taken, left })))
 }
 
 impl Active for Full {
@@ -55,24 +57,18 @@ impl Active for Full {
 
     fn mend(self: Box<Self>, lab: &mut Lab) -> anyhow::Result<Evidence> {
         lab.supervise()?;
-        let (mut left, mut ended) = (0, 0);
+        let mut ended = 0;
         for place in &self.places {
             let node = lab.node(*place)?;
-            left += node.disk.free()?;
             node.disk.free_filler()?;
-            if node.server.is_none() {
-                ended += 1;
-                lab.start(*place)?;
-            } else {
-                node.duty = Duty::Run;
-            }
+            ended += usize::from(node.server.is_none());
+            lab.give_back(*place)?;
         }
         let room = ROOM_BYTES * 64 * self.places.len() as u64;
-        let words = format!(
-            "{} MiB taken, {left} bytes were left in the end; {ended} nodes stopped by themselves",
-            self.taken >> 20
-        );
-        Ok(Evidence::of(self.taken > 0 && left < room, words))
+        let (taken, left) = (self.taken >> 20, self.left);
+        let words =
+            format!("{taken} MiB taken, {left} bytes were left; {ended} nodes stopped by themselves");
+        Ok(Evidence::of(self.taken > 0 && self.left < room, words))
     }
 }
 
