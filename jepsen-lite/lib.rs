@@ -2,4 +2,6 @@
 
 pub mod check;
 pub mod history;
+pub mod judge;
 pub mod shrink;
+pub mod timeline;
