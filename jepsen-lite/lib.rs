@@ -2,3 +2,6 @@
 
 pub mod check;
 pub mod history;
+pub mod judge;
+pub mod shrink;
+pub mod timeline;

@@ -6,6 +6,10 @@ use crate::history::Outcome;
 
 pub(super) fn check(facts: &Facts<'_>, _: &Limits) -> Verdict {
     let mut found = Findings::default();
+    // In a part of a history, somebody who is not in it may have written the same values.
+    if facts.partial() {
+        return found.verdict();
+    }
     for key in facts.key_ids() {
         for change in facts.changes_of(key).filter(|change| change.outcome == Outcome::Fail) {
             let Effect::Value(value) = change.effect else { continue };
