@@ -4,18 +4,21 @@
 
 mod client;
 mod lab;
+mod matrix;
 mod nemesis;
 mod report;
 mod run;
 mod workload;
 
 use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context as _, ensure};
 use clap::{Args, Parser, Subcommand};
+use jepsen_lite::check::Overall;
+use jepsen_lite::judge;
 
 use lab::doctor::{self, Capability};
 use nemesis::Class;
@@ -36,11 +39,10 @@ enum Command {
     Doctor,
     /// Make one run: exit code 0 pass, 1 violation, 2 the harness failed, 3 invalid, 4 unknown
     Run(Run),
+    /// Make many runs, one after the other; the exit code of the worst
+    Matrix(Matrix),
     /// Check a history; exit code as of `run`
-    Check {
-        /// The history
-        file: PathBuf,
-    },
+    Check(Check),
     /// Take away what runs have left whose process is gone
     Clean,
 }
@@ -73,11 +75,70 @@ struct Run {
     out: PathBuf,
 }
 
+#[derive(Debug, Args)]
+struct Check {
+    /// The history
+    file: PathBuf,
+    /// Seconds in which a failing history is made smaller; 0: not at all
+    #[arg(long, default_value_t = 60, value_name = "SECONDS")]
+    shrink: u64,
+    /// Say how long each checker takes
+    #[arg(long)]
+    stats: bool,
+}
+
+#[derive(Debug, Args)]
+struct Matrix {
+    /// How many runs
+    #[arg(long, default_value_t = 28)]
+    runs: u64,
+    /// The seed of the first; each further one is one higher
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// Founding nodes, in turn
+    #[arg(long, value_delimiter = ',', default_value = "3,5", value_parser = clap::value_parser!(u8).range(3..=7))]
+    nodes: Vec<u8>,
+    /// Seconds in which faults are made, in each run
+    #[arg(long, default_value_t = 40, value_name = "SECONDS")]
+    time: u64,
+    /// Classes of faults: each run has one of them in turn and two others; all that a store has to survive when not given
+    #[arg(long, value_delimiter = ',', value_enum)]
+    faults: Vec<Class>,
+    /// How long clients rest between calls, in percent of the usual
+    #[arg(long, default_value_t = 100)]
+    pace: u64,
+    /// The server program
+    #[arg(long, env = "LLM_CONFIG_SERVER", value_name = "FILE")]
+    server: PathBuf,
+    /// Where history, logs and report go: a folder in it for each run
+    #[arg(long, default_value = "jepsen-runs", value_name = "DIR")]
+    out: PathBuf,
+    /// A Markdown table that a row is added to for each run
+    #[arg(long, value_name = "FILE")]
+    results: Option<PathBuf>,
+}
+
+fn make_matrix(asked: Matrix) -> anyhow::Result<u8> {
+    let faults = if asked.faults.is_empty() { Class::HONEST.to_vec() } else { asked.faults };
+    matrix::matrix(&matrix::Wish {
+        runs: asked.runs,
+        seed: asked.seed,
+        nodes: asked.nodes,
+        time: asked.time,
+        faults,
+        pace: asked.pace,
+        server: asked.server,
+        out: asked.out,
+        results: asked.results,
+    })
+}
+
 fn main() -> ExitCode {
     let done = match Cli::parse().command {
         Command::Doctor => examine(),
         Command::Run(run) => make_run(&run),
-        Command::Check { file } => check(&file),
+        Command::Matrix(asked) => make_matrix(asked),
+        Command::Check(asked) => check(&asked),
         Command::Clean => clean(),
     };
     match done {
@@ -173,20 +234,19 @@ fn command(asked: &Run) -> String {
     command
 }
 
-fn check(file: &Path) -> anyhow::Result<u8> {
-    let history = jepsen_lite::history::read_file(file);
-    let history = history.with_context(|| format!("{}", file.display()))?;
-    let mut overall = Verdict::Pass;
-    for check in run::judge(&history) {
-        println!("{}: {}", check.name, check.words);
-        overall = match (overall, check.verdict) {
-            (Verdict::Fail, _) | (_, Verdict::Fail) => Verdict::Fail,
-            (Verdict::Unknown, _) | (_, Verdict::Unknown) => Verdict::Unknown,
-            _ => overall,
-        };
+fn check(asked: &Check) -> anyhow::Result<u8> {
+    let options = judge::Options {
+        shrink_time: Duration::from_secs(asked.shrink),
+        stats: asked.stats,
+        ..judge::Options::default()
+    };
+    let overall = judge::judge_file(&asked.file, &options, &mut std::io::stdout())?;
+    Ok(match overall {
+        Overall::Pass => Verdict::Pass,
+        Overall::Fail => Verdict::Fail,
+        Overall::Unknown => Verdict::Unknown,
     }
-    println!("{}", overall.word());
-    Ok(overall.code())
+    .code())
 }
 
 fn clean() -> anyhow::Result<u8> {

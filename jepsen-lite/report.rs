@@ -1,6 +1,5 @@
 //! What came of a run, for people and for the table of many runs.
 
-use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::path::Path;
 
@@ -74,7 +73,7 @@ pub struct Checked {
 }
 
 /// A run.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Report {
     /// Its name.
     pub run: String,
@@ -126,13 +125,6 @@ impl Report {
         }
     }
 
-    /// Classes of the faults that bit.
-    #[must_use]
-    pub fn classes(&self) -> BTreeSet<&str> {
-        let bit = self.faults.iter().filter(|fault| fault.bit == Some(true));
-        bit.map(|fault| fault.class.as_str()).collect()
-    }
-
     /// For people.
     #[must_use]
     pub fn text(&self) -> String {
@@ -144,7 +136,11 @@ impl Report {
 
     fn write(&self, text: &mut String) -> std::fmt::Result {
         let (ok, failed, unknown) = (self.ok, self.failed, self.unknown);
-        writeln!(text, "{}: seed {}, {} nodes, {} s", self.run, self.seed, self.nodes, self.seconds)?;
+        writeln!(
+            text,
+            "{}: seed {}, {} nodes, {} s",
+            self.run, self.seed, self.nodes, self.seconds
+        )?;
         writeln!(text, "  server: {}", self.server)?;
         writeln!(text, "  calls: {ok} ok, {failed} refused, {unknown} unknown")?;
         writeln!(text, "  before the first fault: {} answers a second", self.healthy_rate)?;
@@ -186,7 +182,39 @@ impl Report {
     /// # Errors
     /// When there is none.
     pub fn load(path: &Path) -> anyhow::Result<Self> {
-        let text = std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
+        let text =
+            std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
         Ok(serde_json::from_slice(&text)?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn checked(verdict: Verdict) -> Checked {
+        Checked { name: "one".to_owned(), verdict, words: String::new() }
+    }
+
+    #[test]
+    fn only_what_was_checked_passes() {
+        let mut report = Report::default();
+        assert_eq!(report.verdict(), Verdict::Unknown);
+        report.checks.push(checked(Verdict::Pass));
+        assert_eq!(report.verdict(), Verdict::Pass);
+        report.checks.push(checked(Verdict::Unknown));
+        assert_eq!(report.verdict(), Verdict::Unknown);
+        report.invalid.push("a fault did not bite".to_owned());
+        assert_eq!(report.verdict(), Verdict::Invalid);
+        report.checks.push(checked(Verdict::Fail));
+        assert_eq!(report.verdict(), Verdict::Fail);
+    }
+
+    #[test]
+    fn what_the_product_did_wrong_counts_without_a_checker() {
+        let wrong = vec!["a node ended".to_owned()];
+        let report = Report { wrong, checks: vec![checked(Verdict::Pass)], ..Report::default() };
+        assert_eq!(report.verdict(), Verdict::Fail);
+        assert!(report.text().contains("WRONG: a node ended"));
     }
 }

@@ -11,8 +11,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
-use jepsen_lite::check;
 use jepsen_lite::history::{self, Fault, Header};
+use jepsen_lite::{check, judge};
 use rand::SeedableRng as _;
 use rand::rngs::StdRng;
 use tokio::runtime::Runtime;
@@ -67,8 +67,7 @@ pub struct Wish {
 /// # Errors
 /// When the harness fails; what the product did wrong is in the report.
 pub fn run(wish: &Wish) -> anyhow::Result<Report> {
-    fs::create_dir_all(&wish.out)
-        .with_context(|| format!("cannot make {}", wish.out.display()))?;
+    fs::create_dir_all(&wish.out).with_context(|| format!("cannot make {}", wish.out.display()))?;
     let version = command::run(&wish.server.to_string_lossy(), ["--version"])?.trim().to_owned();
     let needs = |what| wish.faults.iter().any(|class| class.needs().contains(&what));
     let lab = Lab::create(lab::Settings {
@@ -103,17 +102,7 @@ pub fn run(wish: &Wish) -> anyhow::Result<Report> {
             seed: wish.seed,
             nodes: wish.nodes,
             server: version,
-            seconds: 0,
-            ok: 0,
-            failed: 0,
-            unknown: 0,
-            healthy_rate: 0,
-            healed_ms: 0,
-            term: 0,
-            faults: Vec::new(),
-            checks: Vec::new(),
-            wrong: Vec::new(),
-            invalid: Vec::new(),
+            ..Report::default()
         },
         lab,
     };
@@ -133,7 +122,11 @@ pub fn run(wish: &Wish) -> anyhow::Result<Report> {
     history.header.notes.insert("command".to_owned(), wish.command.clone());
     history.header.notes.insert("server".to_owned(), report.server.clone());
     history::write_file(&path, &history)?;
-    report.checks = judge(&history);
+    let found = check::check(&history, &check::Limits::default());
+    report.checks = checked(&found);
+    for file in judge::explain(&history, &found, &judge::Options::default(), &path)? {
+        println!("see {}", file.display());
+    }
     report.save(&wish.out.join("report.json"))?;
     fs::write(wish.out.join("report.txt"), report.text())?;
     Ok(report)
@@ -155,7 +148,8 @@ fn clients_runtime(lab: &Lab) -> anyhow::Result<Runtime> {
         .enable_all()
         .build()?;
     let inode = |path: &str| fs::metadata(path).map(|found| found.ino());
-    let there = runtime.block_on(runtime.spawn(async move { inode("/proc/thread-self/ns/net") }))??;
+    let there =
+        runtime.block_on(runtime.spawn(async move { inode("/proc/thread-self/ns/net") }))??;
     let wanted = inode(&format!("/run/netns/{namespace}"))?;
     ensure!(there == wanted, "clients are not in the namespace {namespace}");
     Ok(runtime)
@@ -456,7 +450,8 @@ impl Drive<'_> {
         self.say("all nodes had their power cut, and start again");
         if let Err(error) = self.lab.wait_converged(HEAL_TIMEOUT) {
             self.note_crashes();
-            let wrong = format!("after a power cut of all, the cluster does not come back: {error:#}");
+            let wrong =
+                format!("after a power cut of all, the cluster does not come back: {error:#}");
             self.report.wrong.push(wrong);
             return Ok(false);
         }
@@ -479,9 +474,7 @@ pub fn class_name(class: Class) -> String {
     class.to_possible_value().map_or_else(String::new, |value| value.get_name().to_owned())
 }
 
-/// What the checkers say of a history.
-pub fn judge(history: &history::History) -> Vec<Checked> {
-    let found = check::check(history, &check::Limits::default());
+fn checked(found: &check::Report) -> Vec<Checked> {
     let checked = |(name, verdict): &(&'static str, check::Verdict)| Checked {
         name: (*name).to_owned(),
         verdict: match verdict {

@@ -111,7 +111,9 @@ fn step(op: &TxnOp) -> v1::TxnOp {
             value: value.to_string().into(),
             ..Set::default()
         }),
-        TxnOp::Delete { .. } => Op::Delete(Delete { namespace, key, environment, ..Delete::default() }),
+        TxnOp::Delete { .. } => {
+            Op::Delete(Delete { namespace, key, environment, ..Delete::default() })
+        }
         TxnOp::Get { .. } => Op::Get(Get { namespace, key, environment }),
     };
     v1::TxnOp { op: Some(op) }

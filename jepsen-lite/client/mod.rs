@@ -36,9 +36,15 @@ type Stub = ConfigServiceClient<Channel>;
 /// What one attempt brought.
 #[derive(Debug)]
 enum Attempt {
-    Answered { revision: Option<u64>, answer: Option<Answer> },
+    Answered {
+        revision: Option<u64>,
+        answer: Option<Answer>,
+    },
     /// The cluster's word that nothing happened.
-    Refused { code: String, conflict: Option<u64> },
+    Refused {
+        code: String,
+        conflict: Option<u64>,
+    },
     /// No connection was there to send it on.
     NotSent(String),
     Lost(String),
@@ -127,14 +133,18 @@ impl Client {
     ) -> Option<Operation> {
         let (outcome, revision, answer, error) = match attempt {
             Attempt::Answered { revision, answer } => (Outcome::Ok, revision, answer, None),
-            Attempt::Refused { .. } | Attempt::NotSent(_) | Attempt::Lost(_) if !call.is_write() => {
+            Attempt::Refused { .. } | Attempt::NotSent(_) | Attempt::Lost(_)
+                if !call.is_write() =>
+            {
                 return None;
             }
             Attempt::Refused { code, conflict } => {
                 let answer = conflict.map(|current_version| Answer::Conflict { current_version });
                 (Outcome::Fail, None, answer, Some(code))
             }
-            Attempt::NotSent(reason) => (Outcome::Fail, None, None, Some(format!("NOT_SENT: {reason}"))),
+            Attempt::NotSent(reason) => {
+                (Outcome::Fail, None, None, Some(format!("NOT_SENT: {reason}")))
+            }
             Attempt::Lost(reason) => (Outcome::Unknown, None, None, Some(reason)),
         };
         let operation = Operation {
@@ -224,7 +234,8 @@ impl Client {
             return None;
         };
         let version = entry.as_ref().map_or(0, |entry| entry.version);
-        let sum = entry.and_then(|entry| entry.value).and_then(|value| value.as_u64()).unwrap_or(0) + 1;
+        let sum =
+            entry.and_then(|entry| entry.value).and_then(|value| value.as_u64()).unwrap_or(0) + 1;
         let request = format!("{}-{salt}-{}", self.process, self.recorder.now());
         let set = Call::Set {
             key: key.to_owned(),
@@ -246,10 +257,7 @@ async fn make(stub: &mut Stub, call: &Call) -> Attempt {
     }
 }
 
-async fn try_make(
-    stub: &mut Stub,
-    call: &Call,
-) -> Result<(Option<u64>, Option<Answer>), Status> {
+async fn try_make(stub: &mut Stub, call: &Call) -> Result<(Option<u64>, Option<Answer>), Status> {
     match call {
         Call::Get { key, read, version } => {
             let request = convert::get(key, *read, *version);

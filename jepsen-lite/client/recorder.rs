@@ -54,7 +54,8 @@ impl Recorder {
     /// # Errors
     /// When the file cannot be written.
     pub fn create(path: &Path, header: &Header) -> anyhow::Result<Self> {
-        let file = File::create(path).with_context(|| format!("cannot write {}", path.display()))?;
+        let file =
+            File::create(path).with_context(|| format!("cannot write {}", path.display()))?;
         let writer = Writer::new(BufWriter::new(file), header)?;
         Ok(Self {
             begun: Instant::now(),

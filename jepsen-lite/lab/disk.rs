@@ -185,10 +185,7 @@ impl Disk {
     pub fn save(&self) -> anyhow::Result<PathBuf> {
         ensure!(!self.mounted, "{} is mounted", self.mount.display());
         let copy = self.image.with_extension("saved");
-        command::run(
-            "cp",
-            ["--sparse=always".as_ref(), self.image.as_os_str(), copy.as_os_str()],
-        )?;
+        command::run("cp", ["--sparse=always".as_ref(), self.image.as_os_str(), copy.as_os_str()])?;
         Ok(copy)
     }
 

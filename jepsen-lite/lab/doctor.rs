@@ -69,9 +69,10 @@ fn try_all(run: &str, list: &mut RunFile) -> Vec<(Capability, anyhow::Result<()>
     };
     results.push((Capability::Rules, on(&mut try_rules)));
     results.push((Capability::Throttle, on(&mut try_throttle)));
-    results.push((Capability::Reset, on(&mut |network| {
-        network.reset(Port::Node(1), Port::Node(2)).map(drop)
-    })));
+    results.push((
+        Capability::Reset,
+        on(&mut |network| network.reset(Port::Node(1), Port::Node(2)).map(drop)),
+    ));
     let folder = Path::new(run_file::DIR).join(run);
     let made = list.add(Made::Folder(folder.clone()));
     let made = made.and_then(|()| Ok(fs::create_dir(&folder)?));

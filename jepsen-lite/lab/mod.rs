@@ -328,8 +328,7 @@ impl Lab {
         command.args(["--backup-interval", "0"]);
         if node.id <= u64::from(self.settings.founders) {
             let founders = self.nodes.iter().take(usize::from(self.settings.founders));
-            let founders =
-                founders.map(|node| format!("{}={}", node.place, node.address(RAFT)));
+            let founders = founders.map(|node| format!("{}={}", node.place, node.address(RAFT)));
             let founders = founders.collect::<Vec<_>>().join(",");
             command.args(["--initial-cluster", &founders]);
         } else {
@@ -484,18 +483,24 @@ impl Lab {
         loop {
             self.supervise()?;
             let views = self.views();
-            let ready =
-                self.nodes.iter().filter(|node| node.member).all(|node| control::is_ready(node.http()));
+            let ready = self
+                .nodes
+                .iter()
+                .filter(|node| node.member)
+                .all(|node| control::is_ready(node.http()));
             let mut applied = views.iter().map(|(_, view)| (view.applied_index, view.revision));
             let first = applied.next();
             let equal = applied.all(|other| Some(other) == first);
-            if let Some((_, revision)) = first.filter(|_| ready && equal && views.len() == members.len())
+            if let Some((_, revision)) =
+                first.filter(|_| ready && equal && views.len() == members.len())
             {
                 return Ok(revision);
             }
             if Instant::now() > deadline {
                 let running = self.running();
-                bail!("not converged within {timeout:?}: members {members:?}, running {running:?}, ready {ready}: {views:#?}");
+                bail!(
+                    "not converged within {timeout:?}: members {members:?}, running {running:?}, ready {ready}: {views:#?}"
+                );
             }
             thread::sleep(POLL);
         }
@@ -514,7 +519,9 @@ impl Drop for Lab {
         self.nodes.clear();
         self.shim = None;
         if let Err(error) = self.list.undo() {
-            eprintln!("not everything could be taken away; `jepsen-lite clean` tries again: {error:#}");
+            eprintln!(
+                "not everything could be taken away; `jepsen-lite clean` tries again: {error:#}"
+            );
         }
     }
 }

@@ -124,7 +124,8 @@ impl RunFile {
     /// What could not be taken away; the run file stays then.
     pub fn undo(&mut self) -> anyhow::Result<()> {
         undo(&self.made)?;
-        fs::remove_file(&self.path).with_context(|| format!("cannot remove {}", self.path.display()))
+        fs::remove_file(&self.path)
+            .with_context(|| format!("cannot remove {}", self.path.display()))
     }
 }
 

@@ -70,7 +70,8 @@ impl Page {
     /// # Errors
     /// When it cannot be written.
     pub fn create(path: PathBuf) -> anyhow::Result<Self> {
-        let file = File::options().create(true).truncate(true).read(true).write(true).open(&path)?;
+        let file =
+            File::options().create(true).truncate(true).read(true).write(true).open(&path)?;
         file.set_len(PAGE_BYTES)?;
         Ok(Self { path, file })
     }

@@ -106,7 +106,7 @@ impl Active for Corrupted {
         let Some(status) = node.ended.filter(|_| node.server.is_none()) else {
             // It serves; whether rightly, the history tells. Its disk is not to be trusted: it is replaced in the end.
             node.duty = Duty::MayEnd;
-            return Ok(Evidence::of(true, format!("{}: it serves", self.what)));
+            return Ok(Evidence::of(true, "it serves"));
         };
         let log = node.log_tail(4);
         let wrong = (!matches!(status.code(), Some(1 | 3))).then(|| {
@@ -118,6 +118,6 @@ impl Active for Corrupted {
         node.suspect = false;
         lab.start(self.place)?;
         let last = log.lines().last().unwrap_or_default();
-        Ok(Evidence { bit: true, words: format!("{}: refused, {status}: {last}", self.what), wrong })
+        Ok(Evidence { bit: true, words: format!("refused, {status}: {last}"), wrong })
     }
 }

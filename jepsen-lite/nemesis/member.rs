@@ -65,13 +65,15 @@ impl Replacement {
                     Err(error) => refused = format!("{error:#}"),
                 }
             }
-            if Instant::now() > deadline {
+            if !self.done && Instant::now() > deadline {
                 if patience == TIMEOUT {
                     bail!("{} is not replaced by {}: {refused}", self.old_id, self.new_id);
                 }
                 return Ok(());
             }
-            std::thread::sleep(PAUSE);
+            if !self.done {
+                std::thread::sleep(PAUSE);
+            }
         }
         self.settle(lab)
     }
@@ -150,8 +152,12 @@ impl Active for Replacement {
 /// # Errors
 /// When the cluster does not take them.
 pub fn replace_suspects(lab: &mut Lab) -> anyhow::Result<usize> {
-    let suspects: Vec<u8> =
-        lab.nodes.iter().filter(|node| node.suspect && node.member).map(|node| node.place).collect();
+    let suspects: Vec<u8> = lab
+        .nodes
+        .iter()
+        .filter(|node| node.suspect && node.member)
+        .map(|node| node.place)
+        .collect();
     for old in &suspects {
         let spare = lab.nodes.iter().find(|node| !node.member && node.server.is_none());
         let new = spare.map(|node| node.place).context("no spare place for a damaged node")?;

@@ -18,8 +18,8 @@ use rand::Rng as _;
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom as _;
 
-use crate::lab::{Lab, Node};
 use crate::lab::doctor::Capability;
+use crate::lab::{Lab, Node};
 pub use member::replace_suspects;
 pub use plan::{Plan, Planned};
 

@@ -69,9 +69,7 @@ pub(super) fn install(strike: &mut Strike<'_>) -> anyhow::Result<Outcome> {
     let minority = members.len().div_ceil(2) - 1;
     let (name, rules) = match strike.chance.random_range(0..8) {
         // With its clients, so that it is asked and must not answer for the others.
-        0 | 1 => {
-            (format!("leader {leader} alone"), between(&ports(&[leader]), &ports(&others)))
-        }
+        0 | 1 => (format!("leader {leader} alone"), between(&ports(&[leader]), &ports(&others))),
         2 => {
             let mut side = ports(&others);
             side.push(Port::Clients);
@@ -86,19 +84,24 @@ pub(super) fn install(strike: &mut Strike<'_>) -> anyhow::Result<Outcome> {
             let (with, rest) = others.split_at(minority.saturating_sub(1));
             let mut few = with.to_vec();
             few.push(leader);
-            (format!("halves {} and {}", listed(&few), listed(rest)), between(&ports(&few), &ports(rest)))
+            (
+                format!("halves {} and {}", listed(&few), listed(rest)),
+                between(&ports(&few), &ports(rest)),
+            )
         }
         5 => ring(&members),
         6 => {
             // Both halves reach one node, and not each other.
             let rest = &members[1..];
             let (left, right) = rest.split_at(rest.len() / 2);
-            let name = format!("bridge {} between {} and {}", members[0], listed(left), listed(right));
+            let name =
+                format!("bridge {} between {} and {}", members[0], listed(left), listed(right));
             (name, between(&ports(left), &ports(right)))
         }
-        _ => {
-            (format!("clients without leader {leader}"), between(&[Port::Clients], &ports(&[leader])))
-        }
+        _ => (
+            format!("clients without leader {leader}"),
+            between(&[Port::Clients], &ports(&[leader])),
+        ),
     };
     block(strike, name, &rules)
 }
@@ -165,7 +168,9 @@ pub(super) fn network(strike: &mut Strike<'_>) -> anyhow::Result<Outcome> {
         1 => {
             let cable = Port::Node(one).cable();
             let rules: Vec<_> = ["iifname", "oifname"]
-                .map(|direction| format!("{direction} {cable} limit rate over 40/second burst 10 packets"))
+                .map(|direction| {
+                    format!("{direction} {cable} limit rate over 40/second burst 10 packets")
+                })
                 .into();
             block(strike, format!("40 packets a second for {one}"), &rules)
         }

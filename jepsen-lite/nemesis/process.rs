@@ -184,8 +184,10 @@ impl Active for Rolled {
     }
 
     fn mend(self: Box<Self>, _lab: &mut Lab) -> anyhow::Result<Evidence> {
-        let words =
-            format!("{} of {} restarted, leadership handed on: {}", self.restarted, self.asked, self.handed);
+        let words = format!(
+            "{} of {} restarted, leadership handed on: {}",
+            self.restarted, self.asked, self.handed
+        );
         Ok(Evidence::of(self.restarted == self.asked, words))
     }
 }

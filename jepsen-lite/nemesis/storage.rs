@@ -66,8 +66,9 @@ impl Active for Full {
         }
         let room = ROOM_BYTES * 64 * self.places.len() as u64;
         let (taken, left) = (self.taken >> 20, self.left);
-        let words =
-            format!("{taken} MiB taken, {left} bytes were left; {ended} nodes stopped by themselves");
+        let words = format!(
+            "{taken} MiB taken, {left} bytes were left; {ended} nodes stopped by themselves"
+        );
         Ok(Evidence::of(self.taken > 0 && self.left < room, words))
     }
 }

@@ -44,8 +44,12 @@ pub async fn serve(recorder: Arc<Recorder>, targets: Targets, name: u64) -> anyh
         let key = format!("{NAMESPACE}/n{}.{name}@{ENVIRONMENT}", target.id);
         for call in 0..CALLS {
             let value = format!("{}.{name}.{call}", target.id).into();
-            let set =
-                Call::Set { key: key.clone(), value, expected_version: None, idempotency_key: None };
+            let set = Call::Set {
+                key: key.clone(),
+                value,
+                expected_version: None,
+                idempotency_key: None,
+            };
             insist(&mut client, target, &set).await?;
             let read = Call::Get { key: key.clone(), read: Read::LINEARIZABLE, version: None };
             insist(&mut client, target, &read).await?;

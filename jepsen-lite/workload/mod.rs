@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use clap::ValueEnum;
-use jepsen_lite::history::{Outcome, Operation, Scope, Sum};
+use jepsen_lite::history::{Operation, Outcome, Scope, Sum};
 use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
 use tokio::task::JoinSet;

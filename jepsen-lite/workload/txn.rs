@@ -1,7 +1,9 @@
 //! Amounts that are moved between entries: each transaction compares the versions that it read, and changes all of its
 //! entries or none, so their sum stays.
 
-use jepsen_lite::history::{Answer, Call, Compare, Operation, Outcome, Read, Sum, TxnOp, TxnResult};
+use jepsen_lite::history::{
+    Answer, Call, Compare, Operation, Outcome, Read, Sum, TxnOp, TxnResult,
+};
 use rand::Rng as _;
 use rand::rngs::StdRng;
 use tokio::task::JoinSet;
@@ -42,12 +44,8 @@ async fn work(mut worker: Worker) {
         }
         let target = worker.target();
         let success = keys.iter().map(|key| TxnOp::Get { key: key.clone() }).collect();
-        let read = Call::Txn {
-            compare: Vec::new(),
-            success,
-            failure: Vec::new(),
-            idempotency_key: None,
-        };
+        let read =
+            Call::Txn { compare: Vec::new(), success, failure: Vec::new(), idempotency_key: None };
         let read = worker.client.call(target, read).await;
         let Some(found) = read.as_ref().and_then(balances) else {
             worker.rest(read.as_ref()).await;
@@ -85,8 +83,10 @@ fn change(worker: &mut Worker, keys: &[String], found: &[(u64, i64)]) -> Call {
     } else {
         touched.extend((0..keys.len()).map(|at| (at, OPENING)));
     }
-    let compare = touched.iter().map(|(at, _)| Compare { key: keys[*at].clone(), version: found[*at].0 });
-    let set = |(at, value): &(usize, i64)| TxnOp::Set { key: keys[*at].clone(), value: (*value).into() };
+    let compare =
+        touched.iter().map(|(at, _)| Compare { key: keys[*at].clone(), version: found[*at].0 });
+    let set =
+        |(at, value): &(usize, i64)| TxnOp::Set { key: keys[*at].clone(), value: (*value).into() };
     let failure = keys.iter().map(|key| TxnOp::Get { key: key.clone() }).collect();
     let idempotency_key = (worker.dice() < 50).then(|| worker.request());
     Call::Txn {
