@@ -34,6 +34,8 @@ const HEAL_TIMEOUT: Duration = Duration::from_secs(60);
 const STOP_PATIENCE: Duration = Duration::from_secs(60);
 const TICK: Duration = Duration::from_millis(50);
 const PROGRESS: Duration = Duration::from_secs(10);
+/// Versions that are kept of an entry, by default.
+const HISTORY_LIMIT: u64 = 100;
 /// Nodes that join.
 const SPARES: u8 = 2;
 
@@ -78,6 +80,7 @@ pub fn run(wish: &Wish) -> anyhow::Result<Report> {
         out: wish.out.clone(),
         shim: needs(lab::doctor::Capability::Shim),
         groups: needs(lab::doctor::Capability::Groups),
+        chatty: wish.faults.contains(&Class::Starve),
     })?;
     net::enter(&lab.namespace(Port::Control))?;
     let runtime = clients_runtime(&lab)?;
@@ -85,6 +88,7 @@ pub fn run(wish: &Wish) -> anyhow::Result<Report> {
         workload: names(wish),
         seed: wish.seed,
         closing: true,
+        history_limit: if forgets(wish) { 1 } else { HISTORY_LIMIT },
         sums: wish.workloads.iter().flat_map(|workload| workload.sums()).collect(),
         ..Header::default()
     };
@@ -115,6 +119,10 @@ pub fn run(wish: &Wish) -> anyhow::Result<Report> {
     let counts = recorder.counts();
     (report.ok, report.failed, report.unknown) = (counts.ok, counts.failed, counts.unknown);
     report.wrong.extend(panics(&wish.out)?);
+    if recorder.compacted() > 0 && !forgets(wish) {
+        let times = recorder.compacted();
+        report.wrong.push(format!("{times} watches were refused as compacted, without need"));
+    }
     recorder.finish()?;
     let mut history = history::read_file(&path)?;
     history.header.nodes = nodes;
@@ -130,6 +138,11 @@ pub fn run(wish: &Wish) -> anyhow::Result<Report> {
     report.save(&wish.out.join("report.json"))?;
     fs::write(wish.out.join("report.txt"), report.text())?;
     Ok(report)
+}
+
+/// Whether the store may let go of the change log and of the history of deleted entries: it does so when it is full.
+fn forgets(wish: &Wish) -> bool {
+    wish.faults.contains(&Class::DiskFull)
 }
 
 fn names(wish: &Wish) -> String {

@@ -21,6 +21,7 @@ pub struct Recorder {
     failed: AtomicU64,
     unknown: AtomicU64,
     revision: AtomicU64,
+    compacted: AtomicU64,
     keys: Mutex<BTreeSet<String>>,
     file: Mutex<Sheet>,
 }
@@ -65,6 +66,7 @@ impl Recorder {
             failed: AtomicU64::new(0),
             unknown: AtomicU64::new(0),
             revision: AtomicU64::new(0),
+            compacted: AtomicU64::new(0),
             keys: Mutex::new(BTreeSet::new()),
             file: Mutex::new(Sheet { writer: Some(writer), error: None }),
         })
@@ -99,6 +101,17 @@ impl Recorder {
     #[must_use]
     pub fn revision(&self) -> u64 {
         self.revision.load(Ordering::Relaxed)
+    }
+
+    /// A watch was told that what it asks for is forgotten.
+    pub fn note_compacted(&self) {
+        self.compacted.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// How often a watch was told that.
+    #[must_use]
+    pub fn compacted(&self) -> u64 {
+        self.compacted.load(Ordering::Relaxed)
     }
 
     /// All entries that were ever asked for.

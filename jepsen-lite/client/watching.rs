@@ -7,6 +7,7 @@ use jepsen_lite::history::{Answer, Call, Operation, Outcome, Scope};
 use llm_config_client::v1;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tonic::Status;
+use tonic_types::StatusExt as _;
 
 use super::{Client, Recorder, convert};
 use crate::lab::{Target, Targets};
@@ -91,10 +92,13 @@ impl Watcher {
             from_revision: from,
             ..v1::WatchRequest::default()
         };
-        let opened = timeout(OPEN_TIMEOUT, stub.watch(request)).await;
-        let Ok(Ok(stream)) = opened else {
-            self.client.stubs.remove(&target.id);
-            return;
+        let stream = match timeout(OPEN_TIMEOUT, stub.watch(request)).await {
+            Ok(Ok(stream)) => stream,
+            Ok(Err(status)) => return self.broken(target, &status),
+            Err(_) => {
+                self.client.stubs.remove(&target.id);
+                return;
+            }
         };
         let call = Call::WatchOpen {
             watch: self.watch,
@@ -117,9 +121,13 @@ impl Watcher {
                     continue;
                 }
             };
-            let Ok(Ok(Some(message))) = message else {
-                self.client.stubs.remove(&target.id);
-                return;
+            let message = match message {
+                Ok(Ok(Some(message))) => message,
+                Ok(Err(status)) => return self.broken(target, &status),
+                Ok(Ok(None)) | Err(_) => {
+                    self.client.stubs.remove(&target.id);
+                    return;
+                }
             };
             silent_until = Instant::now() + SILENCE_MAX;
             let Ok(answer) = events(message) else { return };
@@ -127,6 +135,19 @@ impl Watcher {
                 self.seen = self.seen.max(*revision);
             }
             self.record(target.id, Call::WatchBatch { watch: self.watch }, invoked, Some(answer));
+        }
+    }
+
+    /// What comes next may be forgotten. Then the watch is at its end, and another one begins where there is something; whether
+    /// the store had a reason to forget, the run knows.
+    fn broken(&mut self, target: Target, status: &Status) {
+        self.client.stubs.remove(&target.id);
+        let Some(info) = status.get_details_error_info() else { return };
+        let oldest = info.metadata.get("oldest_revision").and_then(|text| text.parse::<u64>().ok());
+        if let Some(oldest) = oldest.filter(|_| info.reason == "REVISION_COMPACTED") {
+            self.client.recorder.note_compacted();
+            self.watch = self.client.recorder.process();
+            self.seen = self.seen.max(oldest.saturating_sub(1));
         }
     }
 

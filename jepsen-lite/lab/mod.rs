@@ -60,6 +60,8 @@ pub struct Settings {
     pub shim: bool,
     /// Whether servers are put into control groups.
     pub groups: bool,
+    /// Whether servers log so much that a log which nobody reads is soon full. Release builds leave such lines out.
+    pub chatty: bool,
 }
 
 /// A node that clients may talk to.
@@ -226,9 +228,9 @@ impl Lab {
         list.add(Made::Folder(folder.clone()))?;
         fs::create_dir(&folder)?;
         list.add(Made::Mount(folder.clone()))?;
-        let options = format!("size=4g,mode=0700,nr_inodes=4096");
+        let options = "size=4g,mode=0700,nr_inodes=4096";
         let target = folder.to_string_lossy();
-        command::run("mount", ["-t", "tmpfs", "-o", &options, &settings.run, &target])?;
+        command::run("mount", ["-t", "tmpfs", "-o", options, &settings.run, &target])?;
         let places: Vec<u8> = (1..=settings.founders + settings.spares).collect();
         let mut ports = vec![Port::Clients, Port::Control];
         ports.extend(places.iter().map(|place| Port::Node(*place)));
@@ -326,6 +328,7 @@ impl Lab {
         command.args(["--grpc-addr", &listen(GRPC), "--raft-addr", &listen(RAFT)]);
         command.args(["--auth", "off", "--insecure", "--disk-reserve", DISK_RESERVE]);
         command.args(["--backup-interval", "0"]);
+        command.args(["--log-level", if self.settings.chatty { "debug" } else { "info" }]);
         if node.id <= u64::from(self.settings.founders) {
             let founders = self.nodes.iter().take(usize::from(self.settings.founders));
             let founders = founders.map(|node| format!("{}={}", node.place, node.address(RAFT)));

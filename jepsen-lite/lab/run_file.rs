@@ -253,7 +253,7 @@ fn detach(image: &Path) -> anyhow::Result<()> {
     if !image.exists() {
         return Ok(());
     }
-    let listed = command::run("losetup".as_ref(), ["-j".as_ref(), image.as_os_str()])?;
+    let listed = command::run("losetup", ["-j".as_ref(), image.as_os_str()])?;
     for device in listed.lines().filter_map(|line| line.split(':').next()) {
         command::run("losetup", ["-d", device])?;
     }
