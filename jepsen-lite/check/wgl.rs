@@ -45,6 +45,8 @@ enum Step {
     NotVersion(u64),
     /// It was written, and got this version if that is known.
     Write(Written, Option<u64>),
+    /// No entry answers so.
+    Never,
 }
 
 /// An operation on one entry.
@@ -271,9 +273,12 @@ fn refusal(operation: &Operation) -> Option<(&str, Step)> {
         return None;
     }
     match operation.answer {
-        // What was expected was found: no order explains that.
-        Some(Answer::Conflict { current_version }) if Some(current_version) == expected => {
-            Some((key, Step::NotVersion(current_version)))
+        // What was expected was there, and was refused; or a delete of nothing was refused for its version.
+        Some(Answer::Conflict { current_version })
+            if Some(current_version) == expected
+                || (current_version == 0 && matches!(operation.call, Call::Delete { .. })) =>
+        {
+            Some((key, Step::Never))
         }
         Some(Answer::Conflict { current_version }) => Some((key, Step::Version(current_version))),
         _ => Some((key, Step::NotVersion(expected?))),
@@ -287,7 +292,7 @@ impl Known {
             let steps = operation.ways.iter().flatten();
             for step in steps {
                 match *step {
-                    Step::Read(None) => {}
+                    Step::Read(None) | Step::Never => {}
                     Step::Read(Some((version, value))) => {
                         known.values.entry(version).or_insert(Some(value));
                         known.highest = known.highest.max(version);
@@ -315,6 +320,7 @@ impl Known {
         let State { version: at, value } = state;
         let live = value.is_some();
         match step {
+            Step::Never => None,
             Step::Read(Some((version, seen))) => {
                 let same = version == at && value.is_some_and(|v| v == seen || v == UNSEEN);
                 let jumps = self.partial && version > at;

@@ -318,6 +318,8 @@ fn refusals_tell_what_was_there() {
     rule("linearizable", "no order", &[3], right.clone(), broken);
     // What it expected was there.
     let broken = and(two(), vec![cas((5, 6)).expecting(2).conflict(2)]);
+    rule("linearizable", "no order", &[3], right.clone(), broken);
+    let broken = and(two(), vec![delete((0, 1), X, (9, 9)).expecting(1).conflict(0)]);
     rule("linearizable", "no order", &[3], right, broken);
     let gone = |at| delete(at, X, (9, 9)).refused(NOT_FOUND);
     rule(

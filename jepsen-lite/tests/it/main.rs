@@ -10,3 +10,4 @@ mod files;
 mod hand;
 mod random;
 mod sim;
+mod small;
