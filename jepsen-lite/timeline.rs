@@ -121,10 +121,10 @@ fn picture(page: &mut String, history: &History, drawn: &[&Operation], named: &B
         let (from, to) = (axis.x(fault.from_ns), fault.to_ns.map_or(axis.end(), |to| axis.x(to)));
         let nodes: Vec<String> = fault.nodes.iter().map(u64::to_string).collect();
         let title = format!("{} of {} {}", fault.name, nodes.join(", "), fault.detail);
-        let _ = write!(
+        let _ = writeln!(
             svg,
             "<rect class=\"fault\" x=\"{from}\" y=\"0\" width=\"{}\" height=\"{height}\"><title>{}</title></rect>\
-             <text x=\"{}\" y=\"12\">{}</text>\n",
+             <text x=\"{}\" y=\"12\">{}</text>",
             to.saturating_sub(from).max(3),
             escape(&title),
             from + 3,
@@ -144,9 +144,9 @@ fn picture(page: &mut String, history: &History, drawn: &[&Operation], named: &B
     }
     for (process, row) in &rows {
         let y = row * ROW_PX;
-        let _ = write!(
+        let _ = writeln!(
             svg,
-            "<line x1=\"0\" x2=\"{width}\" y1=\"{y}\" y2=\"{y}\"/><text class=\"axis\" x=\"4\" y=\"{}\">process {process}</text>\n",
+            "<line x1=\"0\" x2=\"{width}\" y1=\"{y}\" y2=\"{y}\"/><text class=\"axis\" x=\"4\" y=\"{}\">process {process}</text>",
             y + 17
         );
     }
@@ -157,10 +157,10 @@ fn picture(page: &mut String, history: &History, drawn: &[&Operation], named: &B
         let width = to.saturating_sub(from).max(8);
         let mark = if named.contains(&operation.id) { " named" } else { "" };
         let label: String = short(operation).chars().take(width / 6).collect();
-        let _ = write!(
+        let _ = writeln!(
             svg,
             "<rect class=\"{}{mark}\" x=\"{from}\" y=\"{}\" width=\"{width}\" height=\"{BAR_PX}\" rx=\"3\"><title>{}</title></rect>\
-             <text x=\"{}\" y=\"{}\" pointer-events=\"none\">{}</text>\n",
+             <text x=\"{}\" y=\"{}\" pointer-events=\"none\">{}</text>",
             outcome(operation.outcome),
             row * ROW_PX + 4,
             escape(&long(operation)),

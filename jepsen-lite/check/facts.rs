@@ -180,6 +180,22 @@ impl<'h> Facts<'h> {
         State { point: after.checked_sub(1).map(|last| &log[last]), next: log.get(after), revision }
     }
 
+    /// The known change of a key that made this version.
+    pub(super) fn version(&self, key: KeyId, version: u64) -> Option<&Point> {
+        let log = &self.log[key as usize];
+        match log.binary_search_by_key(&version, |point| point.version) {
+            Ok(place) => log.get(place),
+            // Where versions do not rise with revisions, a search may pass by it.
+            Err(_) => log.iter().find(|point| point.version == version),
+        }
+    }
+
+    /// The known change of a key at a revision.
+    pub(super) fn change_at(&self, key: KeyId, revision: u64) -> Option<&Point> {
+        let log = &self.log[key as usize];
+        log.binary_search_by_key(&revision, |point| point.revision).ok().and_then(|at| log.get(at))
+    }
+
     fn key(&mut self, name: &'h str) -> KeyId {
         if let Some(id) = self.keys.get(name) {
             return *id;

@@ -7,9 +7,12 @@ use super::facts::{Facts, Index};
 use super::{Findings, Limits, Verdict};
 use crate::history::{Answer, Call, Keyed, Outcome, Scope};
 
+/// A list: who asked for it, and what is in it.
+type Listed<'h> = (Index, BTreeMap<&'h str, &'h Keyed>);
+
 pub(super) fn check(facts: &Facts<'_>, _: &Limits) -> Verdict {
     let mut found = Findings::default();
-    let mut listed: HashMap<(&Scope, u64), (Index, BTreeMap<&str, &Keyed>)> = HashMap::new();
+    let mut listed: HashMap<(&Scope, u64), Listed<'_>> = HashMap::new();
     // Of each scope that was closed with: the revision of each node.
     let mut closing: BTreeMap<&Scope, BTreeMap<u64, (u64, Index)>> = BTreeMap::new();
     for (by, operation) in facts.operations.iter().enumerate() {

@@ -68,7 +68,6 @@ fn rising(facts: &Facts<'_>, key: KeyId, found: &mut Findings) {
 
 /// An acknowledged write on an expected version made the next one of it.
 fn expected(facts: &Facts<'_>, key: KeyId, found: &mut Findings) {
-    let log = &facts.log[key as usize];
     for change in facts.changes_of(key).filter(|change| change.outcome == Outcome::Ok) {
         let (Call::Set { expected_version, .. } | Call::Delete { expected_version, .. }) =
             &facts.operations[change.by].call
@@ -80,7 +79,7 @@ fn expected(facts: &Facts<'_>, key: KeyId, found: &mut Findings) {
         };
         found.checked += 1;
         let before = version.checked_sub(1);
-        let point = log.iter().find(|point| Some(point.version) == before);
+        let point = before.and_then(|before| facts.version(key, before));
         let wrong = if expected == 0 {
             point.is_some_and(|point| point.value.is_some())
         } else {
@@ -194,8 +193,7 @@ fn rollbacks(facts: &Facts<'_>, found: &mut Findings) {
             continue;
         };
         let Some(id) = facts.key_id(key) else { continue };
-        let mut log = facts.log[id as usize].iter();
-        let Some(point) = log.find(|point| point.version == *to_version) else { continue };
+        let Some(point) = facts.version(id, *to_version) else { continue };
         found.checked += 1;
         if point.value != facts.value_id(value) {
             let shown: &Value = value;

@@ -17,6 +17,8 @@ use crate::history::{
 const UNSEEN: ValueId = ValueId::MAX;
 /// How many steps pass between two looks at the clock.
 const STEPS_BETWEEN_LOOKS: u64 = 4096;
+/// The memory of what was tried, in words: half a gigabyte.
+const WORDS_MAX: usize = 64 << 20;
 
 /// What an entry is: the version of its last change, and its value if it exists.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -174,10 +176,10 @@ fn enter(facts: &Facts<'_>, by: Index, of_key: &mut [Vec<Entered>]) {
         _ => None,
     };
     match (&operation.call, &operation.answer) {
-        (Call::Get { key, read, version: None }, Some(Answer::Entry { entry: seen })) => {
-            if read.linearizable {
-                add(key, vec![vec![entry(seen)]]);
-            }
+        (Call::Get { key, read, version: None }, Some(Answer::Entry { entry: seen }))
+            if read.linearizable =>
+        {
+            add(key, vec![vec![entry(seen)]]);
         }
         (Call::Set { key, value, expected_version, .. }, _) => {
             let written = facts.value_id(value).map_or(Written::Any, Written::Value);
@@ -473,24 +475,55 @@ impl List {
     }
 }
 
-/// A set of operations: how many words of 64 are full, and the words after them.
+/// A set of operations, in a short form: of what was answered, nearly all that was invoked long ago is taken and nothing of
+/// what comes later, so only the words between are kept. What was not answered is apart, as it may stay untaken for ever.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-struct Taken(Box<[u64]>, u32);
+struct Taken {
+    full_words: u32,
+    words: Box<[u64]>,
+    unanswered: Box<[u64]>,
+}
 
+/// The operations that are in the order.
 #[derive(Debug)]
-struct Bits(Vec<u64>);
+struct Bits {
+    /// Of each operation: whether it was answered, and its place among those that were, or were not.
+    places: Vec<(bool, usize)>,
+    answered: Vec<u64>,
+    unanswered: Vec<u64>,
+}
 
 impl Bits {
-    fn flip(&mut self, place: usize) {
-        self.0[place / 64] ^= 1 << (place % 64);
+    fn of(entered: &[Entered]) -> Self {
+        let (mut answered, mut unanswered) = (0, 0);
+        let mut place = |operation: &Entered| {
+            let is_answered = operation.completed_ns.is_some();
+            let count = if is_answered { &mut answered } else { &mut unanswered };
+            *count += 1;
+            (is_answered, *count - 1)
+        };
+        let places = entered.iter().map(&mut place).collect();
+        let words = |count: usize| vec![0; count.div_ceil(64)];
+        Self { places, answered: words(answered), unanswered: words(unanswered) }
     }
 
-    /// A short form: most of what was invoked long ago is taken, and nothing of what comes later.
+    fn flip(&mut self, operation: usize) {
+        let (is_answered, place) = self.places[operation];
+        let words = if is_answered { &mut self.answered } else { &mut self.unanswered };
+        words[place / 64] ^= 1 << (place % 64);
+    }
+
     fn taken(&self) -> Taken {
-        let full = self.0.iter().take_while(|word| **word == u64::MAX).count();
-        let end = self.0.iter().rposition(|word| *word != 0).map_or(full, |last| last + 1);
-        let words = self.0.get(full..end.max(full)).unwrap_or_default();
-        Taken(words.into(), u32::try_from(full).unwrap_or(u32::MAX))
+        let full = self.answered.iter().take_while(|word| **word == u64::MAX).count();
+        let used =
+            |words: &[u64]| words.iter().rposition(|word| *word != 0).map_or(0, |last| last + 1);
+        let words = self.answered.get(full..used(&self.answered)).unwrap_or_default();
+        let unanswered = self.unanswered.get(..used(&self.unanswered)).unwrap_or_default();
+        Taken {
+            full_words: u32::try_from(full).unwrap_or(u32::MAX),
+            words: words.into(),
+            unanswered: unanswered.into(),
+        }
     }
 }
 
@@ -505,7 +538,8 @@ fn search(entered: &[Entered], partial: bool, limits: &Limits, deadline: Instant
     let mut list = List::of(&sorted);
     let mut answers_left =
         sorted.iter().filter(|operation| operation.completed_ns.is_some()).count();
-    let mut bits = Bits(vec![0; sorted.len().div_ceil(64)]);
+    let mut bits = Bits::of(&sorted);
+    let mut words = 0;
     let mut state = State { version: 0, value: None };
     let mut tried: HashSet<(Taken, State)> = HashSet::new();
     // Of each operation in the order: its node, which of its ways, and the state before it.
@@ -536,9 +570,11 @@ fn search(entered: &[Entered], partial: bool, limits: &Limits, deadline: Instant
                 continue;
             };
             bits.flip(node.place);
-            if tried.insert((bits.taken(), next)) {
-                if tried.len() > limits.states {
-                    return Found::GaveUp(format!("more than {} states", limits.states));
+            let taken = bits.taken();
+            words += taken.words.len() + taken.unanswered.len();
+            if tried.insert((taken, next)) {
+                if tried.len() > limits.states || words > WORDS_MAX {
+                    return Found::GaveUp(format!("more than {} states", tried.len() - 1));
                 }
                 order.push((at, taken_way, state));
                 state = next;

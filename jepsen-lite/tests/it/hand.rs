@@ -661,6 +661,7 @@ fn watches() {
             open(7, 1),
             batch(8, 1, ONE),
             batch(9, 1, &[]),
+            batch(9, 0, &[]),
             batch(10, 2, BOTH),
             open(11, 3),
             batch(12, 3, THREE),
