@@ -80,7 +80,6 @@ pub fn run(wish: &Wish) -> anyhow::Result<Report> {
         out: wish.out.clone(),
         shim: needs(lab::doctor::Capability::Shim),
         groups: needs(lab::doctor::Capability::Groups),
-        chatty: wish.faults.contains(&Class::Starve),
     })?;
     net::enter(&lab.namespace(Port::Control))?;
     let runtime = clients_runtime(&lab)?;

@@ -60,8 +60,6 @@ pub struct Settings {
     pub shim: bool,
     /// Whether servers are put into control groups.
     pub groups: bool,
-    /// Whether servers log so much that a log which nobody reads is soon full. Release builds leave such lines out.
-    pub chatty: bool,
 }
 
 /// A node that clients may talk to.
@@ -328,7 +326,6 @@ impl Lab {
         command.args(["--grpc-addr", &listen(GRPC), "--raft-addr", &listen(RAFT)]);
         command.args(["--auth", "off", "--insecure", "--disk-reserve", DISK_RESERVE]);
         command.args(["--backup-interval", "0"]);
-        command.args(["--log-level", if self.settings.chatty { "debug" } else { "info" }]);
         if node.id <= u64::from(self.settings.founders) {
             let founders = self.nodes.iter().take(usize::from(self.settings.founders));
             let founders = founders.map(|node| format!("{}={}", node.place, node.address(RAFT)));

@@ -3,24 +3,28 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::net::TcpStream;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use rand::Rng as _;
 use rustix::process::{Pid, Resource, Rlimit};
 
 use super::{Active, Evidence, Outcome, Strike};
+use crate::lab::net::{Cut, Port};
 use crate::lab::{Duty, Lab};
 
 const PERIOD_US: u64 = 100_000;
 const CONNECTIONS: usize = 12;
+/// How long a node may take to fill a log that nobody reads.
+const LOG_PATIENCE: Duration = Duration::from_secs(20);
 
 #[derive(Debug)]
 enum Starved {
     Processor { place: u8, percent: u64, before: u64 },
     Memory { place: u8, before: u64 },
     Files { place: u8, before: Rlimit, most: u64, held: Vec<TcpStream> },
-    Log { place: u8 },
+    /// With its peers cut off, so that it has something to say.
+    Log { place: u8, cut: Cut, patience: Instant },
 }
 
 pub(super) fn install(strike: &mut Strike<'_>) -> anyhow::Result<Outcome> {
@@ -43,12 +47,29 @@ pub(super) fn install(strike: &mut Strike<'_>) -> anyhow::Result<Outcome> {
             Starved::Memory { place, before }
         }
         2 => files(strike.lab, place)?,
-        _ => {
-            strike.lab.server(place)?.block_log(true);
-            Starved::Log { place }
-        }
+        _ => log(strike.lab, place)?,
     };
     Ok(Outcome::Installed(Box::new(starved)))
+}
+
+fn log(lab: &mut Lab, place: u8) -> anyhow::Result<Starved> {
+    lab.server(place)?.block_log(true);
+    let cable = Port::Node(place).cable();
+    let peers = lab.members().into_iter().filter(|peer| *peer != place);
+    let rules = peers.flat_map(|peer| {
+        let peer = Port::Node(peer).cable();
+        let one = format!("iifname {cable} oifname {peer}");
+        [one, format!("iifname {peer} oifname {cable}")]
+    });
+    let rules: Vec<_> = rules.collect();
+    let cut = lab.network.cut(&rules)?;
+    Ok(Starved::Log { place, cut, patience: Instant::now() + LOG_PATIENCE })
+}
+
+/// A line is written whole or not at all, so what is full may have some room left.
+fn is_full(lab: &mut Lab, place: u8) -> anyhow::Result<bool> {
+    let (waiting, room) = lab.server(place)?.log_backlog()?;
+    Ok(waiting * 2 > room as u64)
 }
 
 fn number(lab: &mut Lab, place: u8, of: &str, file: &str, name: &str) -> anyhow::Result<u64> {
@@ -93,7 +114,7 @@ impl Starved {
             Self::Processor { place, .. }
             | Self::Memory { place, .. }
             | Self::Files { place, .. }
-            | Self::Log { place } => *place,
+            | Self::Log { place, .. } => *place,
         }
     }
 }
@@ -111,6 +132,15 @@ impl Active for Starved {
 
     fn holds(&self) -> BTreeSet<u8> {
         BTreeSet::from([self.place()])
+    }
+
+    fn is_due(&mut self, lab: &mut Lab) -> anyhow::Result<bool> {
+        match self {
+            Self::Log { place, patience, .. } => {
+                Ok(Instant::now() > *patience || is_full(lab, *place)?)
+            }
+            _ => Ok(true),
+        }
     }
 
     fn mend(self: Box<Self>, lab: &mut Lab) -> anyhow::Result<Evidence> {
@@ -143,13 +173,13 @@ impl Active for Starved {
                 let ended = revive(lab, place)?;
                 Ok(Evidence::of(full, format!("all {most} descriptors in use: {full}; {ended}")))
             }
-            Self::Log { place } => {
+            Self::Log { place, cut, .. } => {
+                let full = is_full(lab, place)?;
                 let server = lab.server(place)?;
                 let (waiting, room) = server.log_backlog()?;
                 server.block_log(false);
-                let words = format!("{waiting} of {room} bytes waited to be read");
-                // A line is written whole or not at all, so what is full may have some room left.
-                Ok(Evidence::of(waiting * 2 > room as u64, words))
+                lab.network.open(cut)?;
+                Ok(Evidence::of(full, format!("{waiting} of {room} bytes waited to be read")))
             }
         }
     }
