@@ -79,10 +79,9 @@ pub fn matrix(wish: &Wish) -> anyhow::Result<u8> {
         let out = wish.out.join(format!("seed-{seed}"));
         let report = one(wish, seed, nodes, &words.join(","), &out)?;
         sum.add(report.as_ref());
-        println!(
-            "{}",
-            report.as_ref().map_or_else(|| "the harness failed".to_owned(), Report::text)
-        );
+        if report.is_none() {
+            println!("the harness failed");
+        }
         if let Some(results) = &wish.results {
             append(results, &row(seed, nodes, &words.join(","), report.as_ref()))?;
         }

@@ -139,15 +139,7 @@ impl Network {
     /// When nft does not tell.
     pub fn dropped(&self, cut: &Cut) -> anyhow::Result<u64> {
         let text = self.nft(&format!("list chain bridge lcjl {}", cut.chain))?;
-        let mut words = text.split_whitespace();
-        let mut packets = 0;
-        while let Some(word) = words.next() {
-            if word == "packets" {
-                let count = words.next().context("nft counts without a number")?;
-                packets += count.parse::<u64>().context("nft counts in words")?;
-            }
-        }
-        Ok(packets)
+        counted(&text)
     }
 
     /// Takes the rules back.
@@ -203,6 +195,14 @@ impl Network {
     }
 }
 
+/// The sum of nft's counters.
+fn counted(text: &str) -> anyhow::Result<u64> {
+    let counters = text.split("counter packets ").skip(1);
+    let number = |rest: &str| rest.split_whitespace().next().and_then(|word| word.parse().ok());
+    let numbers = counters.map(|rest| number(rest).context("nft counts without a number"));
+    numbers.sum()
+}
+
 /// Moves the calling thread, and what it starts from now on, into a namespace.
 ///
 /// # Errors
@@ -212,4 +212,18 @@ pub fn enter(namespace: &str) -> anyhow::Result<()> {
     let file = File::open(&path).with_context(|| format!("cannot open {}", path.display()))?;
     rustix::thread::move_into_link_name_space(file.as_fd(), Some(LinkNameSpaceType::Network))
         .with_context(|| format!("cannot enter the network namespace {namespace}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::counted;
+
+    #[test]
+    fn only_counters_are_counted() {
+        let text = "chain f1 {\n limit rate over 40/second burst 10 packets counter packets 7 bytes 90 drop\n\
+                    iifname \"v1\" counter packets 5 bytes 1 drop\n}";
+        assert_eq!(counted(text).ok(), Some(12));
+        assert_eq!(counted("chain f1 { }").ok(), Some(0));
+        assert!(counted("counter packets none").is_err());
+    }
 }

@@ -20,11 +20,27 @@ const LOG_PATIENCE: Duration = Duration::from_secs(20);
 
 #[derive(Debug)]
 enum Starved {
-    Processor { place: u8, percent: u64, before: u64 },
-    Memory { place: u8, before: u64 },
-    Files { place: u8, before: Rlimit, most: u64, held: Vec<TcpStream> },
+    Processor {
+        place: u8,
+        percent: u64,
+        before: u64,
+    },
+    Memory {
+        place: u8,
+        before: u64,
+    },
+    Files {
+        place: u8,
+        before: Rlimit,
+        most: u64,
+        held: Vec<TcpStream>,
+    },
     /// With its peers cut off, so that it has something to say.
-    Log { place: u8, cut: Cut, patience: Instant },
+    Log {
+        place: u8,
+        cut: Cut,
+        patience: Instant,
+    },
 }
 
 pub(super) fn install(strike: &mut Strike<'_>) -> anyhow::Result<Outcome> {
