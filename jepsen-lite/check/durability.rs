@@ -18,6 +18,7 @@ pub(super) fn check(facts: &Facts<'_>, _: &Limits) -> Verdict {
             *known = made;
         }
     }
+    replaced(facts, &mut found);
     let mut covered: HashMap<KeyId, Index> = HashMap::new();
     for (by, operation) in facts.operations.iter().enumerate() {
         if !operation.last || operation.outcome != Outcome::Ok {
@@ -62,6 +63,42 @@ pub(super) fn check(facts: &Facts<'_>, _: &Limits) -> Verdict {
         }
     }
     found.verdict()
+}
+
+/// What a closing history has in the place of an acknowledged write is that write.
+fn replaced(facts: &Facts<'_>, found: &mut Findings) {
+    for (by, operation) in facts.operations.iter().enumerate() {
+        let (Call::History { key, .. }, Some(Answer::Versions { versions }), true) =
+            (&operation.call, &operation.answer, operation.last)
+        else {
+            continue;
+        };
+        let Some(id) = facts.key_id(key) else { continue };
+        let kept: HashMap<u64, &Entry> =
+            versions.iter().map(|entry| (entry.version, entry)).collect();
+        for change in facts.changes_of(id).filter(|change| change.outcome == Outcome::Ok) {
+            let (Some(version), Some(revision)) = (change.version, change.revision) else {
+                continue;
+            };
+            // Older ones may be forgotten; that later ones are there is looked at elsewhere.
+            let Some(entry) = kept.get(&version) else { continue };
+            found.checked += 1;
+            let value = entry.value.as_ref().and_then(|value| facts.value_id(value));
+            if entry.revision == revision && change.effect.can_be(value) {
+                continue;
+            }
+            found.fail(
+                "replaced",
+                Some(key),
+                [facts.id(change.by), facts.id(by)],
+                format!(
+                    "version {version} was acknowledged with revision {revision}, and in the end it is {} of revision {}",
+                    facts.show(value),
+                    entry.revision
+                ),
+            );
+        }
+    }
 }
 
 fn later_delete(facts: &Facts<'_>, key: KeyId, version: u64) -> bool {

@@ -531,10 +531,28 @@ fn histories_of_an_entry() {
         right(),
         of(vec![deleted(3, 3), entry((2, 1, 2)), entry((1, 1, 1))]),
     );
+    // What was before a delete may be gone; and still that is no gap.
+    let recreated =
+        |versions| and(base(), vec![set((7, 8), X, 4, (4, 4)), history((9, 10), versions, 4)]);
+    rule(
+        "versions",
+        "forgotten",
+        &[5],
+        recreated(vec![entry((4, 4, 4)), deleted(3, 3)]),
+        recreated(vec![entry((4, 4, 4))]),
+    );
     // A store that keeps two.
     let header = || Header { history_limit: 2, ..Header::default() };
-    let kept = |versions| and(base(), vec![history((7, 8), versions, 3)]);
-    rule_with(header(), "versions", "forgotten", &[4], kept(without(2)), kept(vec![deleted(3, 3)]));
+    let kept = |versions| and(two(), vec![set((5, 6), X, 3, (3, 3)), history((7, 8), versions, 3)]);
+    let (third, second) = (entry((3, 3, 3)), entry((2, 2, 2)));
+    rule_with(
+        header(),
+        "versions",
+        "forgotten",
+        &[4],
+        kept(vec![third.clone(), second]),
+        kept(vec![third]),
+    );
     rule(
         "versions",
         "rollback",
@@ -799,6 +817,13 @@ fn what_is_there_in_the_end() {
         vec![list((7, 8), &[x, y], 3).last(), list((7, 10), &[x, y], 4).last().node(2)],
     );
     rule_with(closing(), "replica", "not converged", &[4, 5], right(), behind);
+    // Somebody else's write is where the acknowledged one was.
+    let replaced =
+        |second| and(right(), vec![history((11, 12), vec![second, entry((1, 1, 1))], 3).last()]);
+    for other in [entry((2, 2, 9)), entry((2, 3, 2)), deleted(2, 2)] {
+        let right = replaced(entry((2, 2, 2)));
+        rule_with(closing(), "durability", "replaced", &[2, 6], right, replaced(other));
+    }
     // By other reads than lists.
     let read = |seen, revision| and(right(), vec![get((11, 12), X, seen, revision).last()]);
     rule_with(
