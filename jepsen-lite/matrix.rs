@@ -186,7 +186,7 @@ impl Sum {
     fn add(&mut self, report: Option<&Report>) {
         let Some(report) = report else {
             *self.verdicts.entry("HARNESS FAILED").or_default() += 1;
-            self.worst = self.worst.max(2);
+            self.note(2);
             return;
         };
         let verdict = report.verdict();
@@ -198,13 +198,13 @@ impl Sum {
         let cuts = report.faults.iter().filter(|fault| fault.class == class_name(Class::Power));
         // And the last one, of all nodes.
         self.power_cuts += cuts.count() as u64 + 1;
-        // A violation is worse than whatever else there is.
-        let code = verdict.code();
-        self.worst = if verdict == Verdict::Fail || self.worst == Verdict::Fail.code() {
-            Verdict::Fail.code()
-        } else {
-            self.worst.max(code)
-        };
+        self.note(verdict.code());
+    }
+
+    /// A violation is worse than whatever else there is.
+    fn note(&mut self, code: u8) {
+        let fail = Verdict::Fail.code();
+        self.worst = if code == fail || self.worst == fail { fail } else { self.worst.max(code) };
     }
 
     fn text(&self) -> String {

@@ -40,6 +40,8 @@ const DISK_MEBIBYTES: u64 = 384;
 /// What a node keeps free of its disk; the default is made for real disks.
 const DISK_RESERVE: &str = "32MiB";
 const POLL: Duration = Duration::from_millis(50);
+/// The exit code of a server that does not start on what it finds on its disk.
+const REFUSED: i32 = 3;
 /// How long a fault that is over may still end a node: what failed is noticed, the node drains and closes its files.
 const RECOVER: Duration = Duration::from_secs(20);
 
@@ -421,6 +423,12 @@ impl Lab {
                 Duty::Run | Duty::Recover(_) => {
                     let log = node.log_tail(15);
                     self.crashes.push(Crash { id: node.id, status, log });
+                    if status.code() == Some(REFUSED) {
+                        keep(
+                            &node.data(),
+                            &self.settings.out.join(format!("n{}.data", node.place)),
+                        )?;
+                    }
                 }
                 Duty::MayEnd | Duty::Rest => {}
             }
@@ -511,6 +519,14 @@ impl Lab {
         self.next_id += 1;
         self.next_id - 1
     }
+}
+
+/// Copies what a node did not want to start on, for whoever has to find out why; the first time only.
+fn keep(data: &Path, copy: &Path) -> anyhow::Result<()> {
+    if copy.exists() || !data.exists() {
+        return Ok(());
+    }
+    command::run("cp", ["-a".as_ref(), data.as_os_str(), copy.as_os_str()]).map(drop)
 }
 
 impl Drop for Lab {

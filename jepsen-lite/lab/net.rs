@@ -198,7 +198,8 @@ impl Network {
 /// The sum of nft's counters.
 fn counted(text: &str) -> anyhow::Result<u64> {
     let counters = text.split("counter packets ").skip(1);
-    let number = |rest: &str| rest.split_whitespace().next().and_then(|word| word.parse().ok());
+    let number =
+        |rest: &str| rest.split_whitespace().next().and_then(|word| word.parse::<u64>().ok());
     let numbers = counters.map(|rest| number(rest).context("nft counts without a number"));
     numbers.sum()
 }
