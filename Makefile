@@ -20,6 +20,8 @@ FUZZ ?=
 MONITORING_ARGS ?=
 # For `make bench`, as in: make bench BENCH_ARGS='--help'
 BENCH_ARGS ?=
+# For `make jepsen`
+JEPSEN_ARGS ?= run
 
 .PHONY: help
 help: ## list the targets
@@ -140,3 +142,17 @@ release: deps ## build optimised programs
 bench: release ## measure a cluster of three processes on this machine; prints a Markdown table
 	@"$(CARGO_TARGET_DIR)/release/llm-config-load" \
 		--server-bin "$(CARGO_TARGET_DIR)/release/llm-config-manager" $(BENCH_ARGS)
+
+# What the lab is made of, if it is missing; it changes nothing of this machine's own network.
+.PHONY: jepsen
+jepsen: build ## break a real cluster and check its answers; root only. JEPSEN_ARGS='matrix --runs 28'
+	@.ci/lab
+	@LLM_CONFIG_SERVER="$(CARGO_TARGET_DIR)/debug/llm-config-manager" \
+		"$(CARGO_TARGET_DIR)/debug/jepsen-lite" $(JEPSEN_ARGS)
+
+.PHONY: jepsen-short
+jepsen-short: build ## two fault runs on three nodes, in less than four minutes; root only
+	@.ci/lab
+	@LLM_CONFIG_SERVER="$(CARGO_TARGET_DIR)/debug/llm-config-manager" \
+		"$(CARGO_TARGET_DIR)/debug/jepsen-lite" matrix --runs 2 --seed 1 --nodes 3 --time 20 \
+		--faults power,partition,kill,pause --out "$(CARGO_TARGET_DIR)/jepsen-runs"

@@ -1,0 +1,181 @@
+//! A server process: started inside its node's network namespace, its standard error kept in a file.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{Read as _, Write as _};
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStderr, Command, ExitStatus, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, bail};
+use rustix::process::{Pid, Signal};
+
+use super::net;
+use super::run_file;
+
+/// A server drains for ten seconds when it is asked to stop; then it must be gone.
+const STOP_TIMEOUT: Duration = Duration::from_secs(30);
+const POLL: Duration = Duration::from_millis(5);
+const PIPE_BYTES: usize = 4096;
+/// More of a log is not kept; a server that says more is broken in a way that the first part shows.
+const LOG_BYTES_MAX: u64 = 64 * 1024 * 1024;
+
+/// A running server.
+#[derive(Debug)]
+pub struct Server {
+    child: Child,
+    identity: run_file::Process,
+    log: Arc<Log>,
+    /// The reading end of its standard error, to look at.
+    pipe: OwnedFd,
+}
+
+/// Whether anybody reads the server's standard error.
+#[derive(Debug)]
+struct Log {
+    path: PathBuf,
+    blocked: AtomicBool,
+}
+
+impl Server {
+    /// Starts `command` inside a network namespace.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub fn start(mut command: Command, namespace: &str, log: &Path) -> anyhow::Result<Self> {
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+        let namespace = namespace.to_owned();
+        // A child is born into the namespace of the thread that starts it.
+        let starting = thread::spawn(move || -> anyhow::Result<Child> {
+            net::enter(&namespace)?;
+            command.spawn().with_context(|| format!("cannot start {:?}", command.get_program()))
+        });
+        let Ok(child) = starting.join() else { bail!("starting a server panicked") };
+        let mut child = child?;
+        let log = Arc::new(Log { path: log.to_path_buf(), blocked: AtomicBool::new(false) });
+        let identity = run_file::Process::of(child.id()).context("the server ended at once")?;
+        let stderr = child.stderr.take().context("a child without a standard error")?;
+        // As small as it gets, so that a log that nobody reads is soon full.
+        rustix::pipe::fcntl_setpipe_size(&stderr, PIPE_BYTES)?;
+        let pipe = stderr.as_fd().try_clone_to_owned()?;
+        let server = Self { child, identity, log: log.clone(), pipe };
+        let file = OpenOptions::new().create(true).append(true).open(&log.path);
+        let file = file.with_context(|| format!("cannot write {}", log.path.display()))?;
+        thread::spawn(move || drain(stderr, file, &log));
+        Ok(server)
+    }
+
+    /// What tells this process from all others.
+    #[must_use]
+    pub fn identity(&self) -> run_file::Process {
+        self.identity
+    }
+
+    /// How it ended, if it has.
+    ///
+    /// # Errors
+    /// When the kernel does not tell.
+    pub fn ended(&mut self) -> anyhow::Result<Option<ExitStatus>> {
+        Ok(self.child.try_wait()?)
+    }
+
+    /// Sends a signal.
+    ///
+    /// # Errors
+    /// When the process is gone.
+    pub fn signal(&self, signal: Signal) -> anyhow::Result<()> {
+        let pid = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw);
+        rustix::process::kill_process(pid.context("a process number out of range")?, signal)
+            .context("cannot send a signal")
+    }
+
+    /// Its state in the kernel's letters: `R` runs, `S` sleeps, `T` is stopped.
+    #[must_use]
+    pub fn state(&self) -> Option<char> {
+        let stat = fs::read_to_string(format!("/proc/{}/stat", self.child.id())).ok()?;
+        stat.rsplit_once(") ")?.1.chars().next()
+    }
+
+    /// Ends it the hard way, and waits until it is gone.
+    ///
+    /// # Errors
+    /// When it does not go.
+    pub fn kill(&mut self) -> anyhow::Result<ExitStatus> {
+        if let Some(status) = self.ended()? {
+            return Ok(status);
+        }
+        self.child.kill().context("cannot kill a server")?;
+        self.wait("killed")
+    }
+
+    /// Asks it to stop, and waits until it has.
+    ///
+    /// # Errors
+    /// When it does not.
+    pub fn stop(&mut self) -> anyhow::Result<ExitStatus> {
+        if self.ended()?.is_none() {
+            self.signal(Signal::TERM)?;
+        }
+        self.wait("told to stop")
+    }
+
+    /// Waits until it has ended by itself.
+    ///
+    /// # Errors
+    /// When it goes on.
+    pub fn wait(&mut self, why: &str) -> anyhow::Result<ExitStatus> {
+        let deadline = Instant::now() + STOP_TIMEOUT;
+        loop {
+            if let Some(status) = self.ended()? {
+                return Ok(status);
+            }
+            let pid = self.child.id();
+            anyhow::ensure!(Instant::now() < deadline, "process {pid} was {why} and goes on");
+            thread::sleep(POLL);
+        }
+    }
+
+    /// How many bytes of its log wait to be read, and how many may.
+    ///
+    /// # Errors
+    /// When the kernel does not tell.
+    pub fn log_backlog(&self) -> anyhow::Result<(u64, usize)> {
+        let waiting = rustix::io::ioctl_fionread(&self.pipe)?;
+        Ok((waiting, rustix::pipe::fcntl_getpipe_size(&self.pipe)?))
+    }
+
+    /// Stops or goes on reading its standard error.
+    pub fn block_log(&self, blocked: bool) {
+        self.log.blocked.store(blocked, Ordering::Release);
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // It may have ended; the run file knows it otherwise.
+        drop(self.kill());
+    }
+}
+
+fn drain(mut stderr: ChildStderr, mut file: File, log: &Log) {
+    let mut buffer = vec![0; 8192];
+    let mut written = 0;
+    loop {
+        while log.blocked.load(Ordering::Acquire) {
+            thread::sleep(POLL);
+        }
+        match stderr.read(&mut buffer) {
+            Ok(0) | Err(_) => return,
+            Ok(count) if written < LOG_BYTES_MAX => {
+                written += count as u64;
+                if file.write_all(&buffer[..count]).is_err() {
+                    return;
+                }
+            }
+            Ok(_) => {}
+        }
+    }
+}
