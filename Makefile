@@ -22,6 +22,8 @@ MONITORING_ARGS ?=
 BENCH_ARGS ?=
 # For `make jepsen`
 JEPSEN_ARGS ?= run
+# For `make sim`, as in: make sim SIM_ARGS='run --seed 7'
+SIM_ARGS ?= sweep
 
 .PHONY: help
 help: ## list the targets
@@ -156,3 +158,22 @@ jepsen-short: build ## two fault runs on three nodes, in less than four minutes;
 	@LLM_CONFIG_SERVER="$(CARGO_TARGET_DIR)/debug/llm-config-manager" \
 		"$(CARGO_TARGET_DIR)/debug/jepsen-lite" matrix --runs 2 --seed 1 --nodes 3 --time 20 \
 		--faults power,partition,kill,pause --out "$(CARGO_TARGET_DIR)/jepsen-runs"
+
+# The simulation is a workspace of its own, with the versions of the lock file at the root.
+SIM := cp Cargo.lock jepsen-lite/sim/Cargo.lock && cd jepsen-lite/sim && \
+	CARGO_TARGET_DIR="$(CARGO_TARGET_DIR)/sim" $(CARGO)
+
+.PHONY: sim
+sim: ## simulate clusters, the same for the same seed. SIM_ARGS='sweep --from 1 --seeds 2000', 'run --seed 7', 'prove'
+	@$(SIM) run --quiet -- $(SIM_ARGS)
+
+.PHONY: sim-short
+sim-short: ## fifty seeds, one of them twice
+	@$(SIM) build --quiet
+	@"$(CARGO_TARGET_DIR)/sim/debug/llm-config-sim" sweep --from 1 --seeds 50
+	@"$(CARGO_TARGET_DIR)/sim/debug/llm-config-sim" replay-check --seed 1
+
+.PHONY: sim-test
+sim-test: ## test the simulated disk and engine, and that deliberate mistakes are found
+	@$(SIM) test --quiet --workspace
+	@$(SIM) run --quiet -- prove

@@ -1,12 +1,13 @@
 //! What a replica is told when it starts, and the timing it runs with.
 
 use std::collections::BTreeMap;
-use std::net::TcpListener;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use llm_config_tls::NodeTls;
+
+use crate::machine::Listener;
 
 /// Addresses that a node tells to others.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -34,7 +35,7 @@ pub struct Config {
     /// Everything that this node stores.
     pub data_dir: PathBuf,
     /// Bound by the caller, so that a port in use is known before anything is touched.
-    pub raft_listener: TcpListener,
+    pub raft_listener: Listener,
     /// What this node tells others.
     pub advertise: Advertise,
     /// Founding members, `id → host:port` of their node-to-node listener. Empty: the node was founded before.

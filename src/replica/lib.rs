@@ -16,6 +16,7 @@ pub mod fuzzing;
 mod handover;
 mod lifecycle;
 mod local;
+mod machine;
 mod membership;
 mod network;
 mod node;
@@ -29,6 +30,8 @@ mod recover;
 mod replay;
 mod replica;
 mod restore;
+#[cfg(feature = "simulation")]
+pub mod simulation;
 mod space;
 mod status;
 mod steward;

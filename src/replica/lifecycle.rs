@@ -11,12 +11,12 @@ use openraft::SnapshotPolicy;
 use rocksdb::Cache;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
-use tonic::transport::server::TcpIncoming;
 
 use crate::config::{Config, Tuning};
 use crate::error::StartError;
 use crate::form::NewerForm;
 use crate::local::Failure;
+use crate::machine;
 use crate::network::secure;
 use crate::network::service::Service;
 use crate::node::Node;
@@ -100,7 +100,7 @@ pub(crate) async fn open_storage(
         let log = LogStore::open(Arc::new(engine), Some(watermark), tuning.log_cache_bytes)?;
         Ok((state, log))
     };
-    let (state, log) = tokio::task::spawn_blocking(open)
+    let (state, log) = machine::spawn_blocking(open)
         .await
         .map_err(|error| StartError::Runtime(error.to_string()))?
         .map_err(|error| match NewerForm::within(&error) {
@@ -124,15 +124,14 @@ pub(crate) async fn open_storage(
 /// Serves the other nodes until told to stop.
 pub(crate) fn serve(
     node: Arc<Node>,
-    listener: std::net::TcpListener,
+    listener: machine::Listener,
     mut stop: watch::Receiver<bool>,
 ) -> Result<JoinHandle<()>, StartError> {
     let address = listener.local_addr();
     let failed = |error: io::Error| {
         StartError::Runtime(format!("the node-to-node listener failed: {error}"))
     };
-    listener.set_nonblocking(true).map_err(failed)?;
-    let listener = tokio::net::TcpListener::from_std(listener).map_err(failed)?;
+    let listener = machine::listen(listener).map_err(failed)?;
     let server = tonic::transport::Server::builder()
         .http2_keepalive_interval(Some(Duration::from_secs(2)))
         .http2_keepalive_timeout(Some(Duration::from_secs(2)))
@@ -151,9 +150,7 @@ pub(crate) fn serve(
                 server.serve_with_incoming_shutdown(incoming, stopped).await
             }
             None => {
-                // On the listener: the server builder applies its own setting only to sockets that it binds itself.
-                // Without it every small reply can wait for a delayed acknowledgement, 40 ms.
-                let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
+                let incoming = machine::incoming(listener);
                 server.serve_with_incoming_shutdown(incoming, stopped).await
             }
         };
@@ -172,7 +169,7 @@ pub(crate) async fn close(node: &Arc<Node>) {
     }
     node.tidying.end().await;
     let node = Arc::clone(node);
-    let closed = tokio::task::spawn_blocking(move || {
+    let closed = machine::spawn_blocking(move || {
         node.log.close();
         // The state has no write-ahead log: flushed, the next start has nothing to replay.
         if let Err(error) = node.local.state.current().db().flush() {

@@ -14,6 +14,7 @@ use tonic::transport::Channel;
 
 use crate::error::ProposeError;
 use crate::local::{Local, Sent};
+use crate::machine;
 use crate::network::{client, passport};
 use crate::read::Coalescer;
 use crate::space::{Space, grows};
@@ -290,7 +291,5 @@ impl Node {
 /// so a clock that jumps back does no harm.
 #[must_use]
 pub fn wall_clock_ms() -> u64 {
-    let since =
-        std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+    machine::wall_clock_ms()
 }

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use llm_config_domain::{Command, Compact, Operation, query};
 use openraft::async_runtime::watch::WatchReceiver as _;
 
+use crate::machine;
 use crate::node::Node;
 use crate::propose;
 use crate::space::Measured;
@@ -39,7 +40,7 @@ pub(crate) async fn measure(node: &Arc<Node>) {
     // Read first: what is appended while measuring counts twice rather than not at all.
     let appended_bytes = node.log.stats().bytes.load(Ordering::Relaxed);
     let asked = Arc::clone(node);
-    let measured = tokio::task::spawn_blocking(move || {
+    let measured = machine::spawn_blocking(move || {
         let engines = [asked.log.engine_stats(), rocks::stats(asked.local.state.current().db())];
         *asked.engines.lock() = engines;
         let usage = usage::measure(&root, &log);
@@ -49,10 +50,10 @@ pub(crate) async fn measure(node: &Arc<Node>) {
             appended_bytes,
             ..Measured::default()
         };
-        match rustix::fs::statvfs(&root) {
-            Ok(disk) => {
-                measured.disk_capacity_bytes = disk.f_blocks * disk.f_frsize;
-                measured.disk_free_bytes = disk.f_bavail * disk.f_frsize;
+        match machine::disk_space(&root) {
+            Ok((capacity, free)) => {
+                measured.disk_capacity_bytes = capacity;
+                measured.disk_free_bytes = free;
             }
             Err(error) => tracing::error!(%error, "the size of the disk is not known"),
         }
@@ -214,7 +215,7 @@ async fn blocking(
 ) {
     let Ok(busy) = Arc::clone(&node.tidying.busy).acquire_owned().await else { return };
     let stop = Arc::clone(&node.tidying.stop);
-    let task = tokio::task::spawn_blocking(move || {
+    let task = machine::spawn_blocking(move || {
         // The storage is let go of first, then the permit.
         let result = work(&stop);
         drop(busy);

@@ -142,6 +142,11 @@ impl Replica {
         })
     }
 
+    #[cfg(feature = "simulation")]
+    pub(crate) fn node(&self) -> &Node {
+        &self.inner.node
+    }
+
     /// Whether a data directory belongs to no cluster yet, so that [`Config::join`] means something. Opens nothing.
     #[must_use]
     pub fn is_unclaimed(data_dir: &Path) -> bool {

@@ -235,14 +235,19 @@ const REPLICA: &[Allowed<'_>] = &[
     ),
     // Not in a program: what the fuzz targets call.
     ("fuzzing", &["codec", "membership", "network"]),
-    ("lifecycle", &["config", "error", "form", "local", "network", "node", "observer", "storage"]),
+    // Not in a program: what the simulation looks at.
+    ("simulation", &["codec", "machine", "node", "replica", "storage", "types"]),
+    (
+        "lifecycle",
+        &["config", "error", "form", "local", "machine", "network", "node", "observer", "storage"],
+    ),
     ("handover", &["node"]),
     // Offline: a directory that no node runs on.
     ("restore", &["backup", "error", "failpoint", "founding", "storage", "types"]),
     ("recover", &["backup", "codec", "error", "storage", "types"]),
     ("backup", &["codec", "node", "storage", "types"]),
     ("steward", &["founding", "local", "node", "propose", "reclaim", "storage"]),
-    ("reclaim", &["node", "propose", "space", "storage", "types"]),
+    ("reclaim", &["machine", "node", "propose", "space", "storage", "types"]),
     ("founding", &["error", "local", "network", "node", "storage"]),
     ("membership", &["config", "error", "failpoint", "handover", "node", "propose", "types"]),
     (
@@ -253,6 +258,7 @@ const REPLICA: &[Allowed<'_>] = &[
             "failpoint",
             "form",
             "local",
+            "machine",
             "membership",
             "node",
             "propose",
@@ -266,16 +272,27 @@ const REPLICA: &[Allowed<'_>] = &[
     ("read", &["error", "node", "storage"]),
     (
         "node",
-        &["error", "local", "network", "read", "space", "status", "storage", "timings", "types"],
+        &[
+            "error", "local", "machine", "network", "read", "space", "status", "storage", "timings",
+            "types",
+        ],
     ),
     ("space", &["config", "status"]),
     ("local", &["config", "error", "form", "storage", "timings"]),
-    ("storage", &["codec", "error", "failpoint", "form", "observer", "status", "timings", "types"]),
+    (
+        "storage",
+        &[
+            "codec", "error", "failpoint", "form", "machine", "observer", "status", "timings",
+            "types",
+        ],
+    ),
     ("codec", &["form", "types"]),
     ("status", &["config", "timings"]),
-    ("config", &[]),
+    ("config", &["machine"]),
     ("error", &[]),
     ("failpoint", &[]),
+    // The system's, or that of a simulation.
+    ("machine", &[]),
     ("form", &[]),
     ("observer", &[]),
     ("timings", &[]),

@@ -30,6 +30,7 @@ use crate::codec::{
 };
 use crate::form::ENTRIES_FORMAT;
 use crate::local::Local;
+use crate::machine;
 use crate::storage::snapshot::SnapshotDir;
 use crate::timings::{PeerTimings, Rpc};
 use crate::types::{Types, Vote};
@@ -78,7 +79,7 @@ pub(crate) fn connect(
         .initial_stream_window_size(STREAM_WINDOW_BYTES)
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES);
     Ok(match &local.secure {
-        None => endpoint.connect_timeout(CONNECT_TIMEOUT).connect_lazy(),
+        None => machine::channel(&endpoint.connect_timeout(CONNECT_TIMEOUT), address),
         Some(tls) => {
             let endpoint = endpoint.connect_timeout(secure::CONNECT_TIMEOUT);
             secure::channel(&endpoint, Arc::clone(tls), target, address)

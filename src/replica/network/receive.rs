@@ -2,7 +2,6 @@
 //! then handed to the state machine. Whatever is wrong with it, the folder is deleted and nothing else was touched.
 
 use std::collections::BTreeSet;
-use std::fs::{self, File};
 use std::io::{self, Write as _};
 use std::path::PathBuf;
 
@@ -12,6 +11,7 @@ use thiserror::Error;
 use crate::codec::{CodecError, log_id_from_proto, required_vote, stored_membership_from_proto};
 use crate::failpoint::crash_point;
 use crate::form::{NewerForm, SNAPSHOT_FORMAT};
+use crate::machine::fs::{self, File};
 use crate::storage::directory::{Directory, sync_dir};
 use crate::storage::snapshot::{self, SnapshotDir, is_snapshot_file};
 use crate::types::{SnapshotMeta, Vote};

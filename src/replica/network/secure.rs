@@ -15,13 +15,14 @@ use hyper_util::rt::TokioIo;
 use llm_config_tls::pki_types::{CertificateDer, ServerName};
 use llm_config_tls::{Names, client, node_name, refusal, server};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpStream;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 use tonic::transport::server::Connected;
 use tonic::transport::{Channel, Endpoint, Uri};
 
 use crate::local::Secure;
+use crate::machine::TcpListener;
 
 /// Time for the handshake of an arriving connection.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(3);

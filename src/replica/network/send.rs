@@ -1,6 +1,5 @@
 //! A snapshot on its way out: a header with the list of files, then their bytes in checked chunks.
 
-use std::fs::File;
 use std::io::{self, Read as _};
 use std::sync::Arc;
 
@@ -14,6 +13,7 @@ use tokio_stream::wrappers::ReceiverStream;
 
 use crate::codec::{log_id_to_proto, stored_membership_to_proto, vote_to_proto};
 use crate::form::SNAPSHOT_FORMAT;
+use crate::machine::{self, fs::File};
 use crate::storage::snapshot::SnapshotDir;
 use crate::types::{Types, Vote};
 
@@ -24,9 +24,6 @@ type Snapshot = openraft::storage::Snapshot<
     SnapshotDir,
 >;
 
-/// Chunks read ahead of the network.
-const READ_AHEAD: usize = 4;
-
 /// Reads the snapshot on a blocking thread, as fast as the receiver takes it. A read error ends the stream early and is
 /// left in `failed`; the receiver then misses bytes and refuses the whole.
 pub(crate) fn chunks(
@@ -35,8 +32,8 @@ pub(crate) fn chunks(
     chunk_bytes: usize,
     failed: Arc<Mutex<Option<String>>>,
 ) -> impl Stream<Item = pb::SnapshotChunk> + Send + 'static {
-    let (sender, receiver) = mpsc::channel(READ_AHEAD);
-    tokio::task::spawn_blocking(move || {
+    let (sender, receiver) = mpsc::channel(machine::READ_AHEAD);
+    machine::spawn_blocking(move || {
         if let Err(error) = read_all(vote, &snapshot, chunk_bytes, &sender) {
             *failed.lock() = Some(error.to_string());
         }
@@ -104,7 +101,7 @@ fn manifest(
 
 /// False when the receiver is gone.
 fn send(sender: &mpsc::Sender<pb::SnapshotChunk>, part: pb::snapshot_chunk::Part) -> bool {
-    sender.blocking_send(pb::SnapshotChunk { part: Some(part) }).is_ok()
+    machine::hand_over(sender, pb::SnapshotChunk { part: Some(part) })
 }
 
 fn for_each_chunk(

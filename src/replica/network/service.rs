@@ -28,7 +28,7 @@ use crate::local::Sent;
 use crate::node::Node;
 use crate::storage::directory::Identity;
 use crate::types::Types;
-use crate::{membership, propose, read};
+use crate::{machine, membership, propose, read};
 
 /// Longest time that a peer may let a write wait, whatever it asks for.
 const PROPOSE_TIMEOUT_MAX: Duration = Duration::from_secs(60);
@@ -80,7 +80,7 @@ impl Service {
         let Some(cluster_id) = passed.joins else { return Ok(()) };
         let (node, source) = (Arc::clone(&self.node), passed.source);
         let identity = Identity { cluster_id: Some(cluster_id.clone()), ..local.identity.clone() };
-        tokio::task::spawn_blocking(move || {
+        machine::spawn_blocking(move || {
             crash_point("members.join.before-identity");
             node.directory.write_identity(&identity)?;
             crash_point("members.join.after-identity");
@@ -152,7 +152,7 @@ async fn next_chunk(
 async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, ReceiveError> + Send + 'static,
 ) -> Result<Result<T, ReceiveError>, Status> {
-    tokio::task::spawn_blocking(work).await.map_err(|error| Status::internal(error.to_string()))
+    machine::spawn_blocking(work).await.map_err(|error| Status::internal(error.to_string()))
 }
 
 pub(crate) fn append_from_proto(

@@ -16,7 +16,6 @@
 //! durable. Folders that no pointer names are left-overs of a crash and are deleted when the directory is opened.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
@@ -25,6 +24,7 @@ use uuid::Uuid;
 use crate::error::StartError;
 use crate::failpoint::crash_point;
 use crate::form::{DIRECTORY_FORMAT, NewerForm, POINTER_FORMAT};
+use crate::machine::fs::{self, File, OpenOptions, TryLockError};
 
 pub(crate) const STATE_POINTER: &str = "CURRENT-STATE";
 pub(crate) const SNAPSHOT_POINTER: &str = "CURRENT-SNAPSHOT";
@@ -58,7 +58,7 @@ pub(crate) struct Directory {
 impl Directory {
     /// Whether nothing was ever stored here.
     pub(crate) fn is_new(root: &Path) -> bool {
-        !root.join(IDENTITY).exists() && !root.join("log").exists()
+        !exists(&root.join(IDENTITY)) && !exists(&root.join("log"))
     }
 
     /// Whether nothing here says yet which cluster it belongs to. What cannot be read counts as claimed: opening it says
@@ -180,7 +180,7 @@ impl Directory {
             let ours = ["state-", "snapshot-", "receive-", RESTORE_PREFIX]
                 .iter()
                 .any(|start| name.starts_with(start));
-            if ours && path.is_dir() && !live.iter().flatten().any(|live| *live == path) {
+            if ours && is_folder(&path) && !live.iter().flatten().any(|live| *live == path) {
                 fs::remove_dir_all(&path)?;
             }
         }
@@ -244,7 +244,7 @@ impl Directory {
                         self.root.display()
                     )));
                 }
-                if self.log().exists()
+                if exists(&self.log())
                     || self.pointer(STATE_POINTER).is_ok_and(|state| state.is_some())
                 {
                     return Err(refuse(
@@ -304,6 +304,14 @@ fn write_durably(dir: &Path, name: &str, content: &str) -> io::Result<()> {
     sync_dir(dir)?;
     crash_point("pointer.after-rename");
     Ok(())
+}
+
+fn exists(path: &Path) -> bool {
+    fs::exists(path).unwrap_or(false)
+}
+
+pub(crate) fn is_folder(path: &Path) -> bool {
+    fs::metadata(path).is_ok_and(|found| found.is_dir())
 }
 
 pub(crate) fn sync_dir(path: &Path) -> io::Result<()> {

@@ -10,7 +10,6 @@ use std::ops::{Bound, ControlFlow, RangeBounds};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::SyncSender;
-use std::thread::JoinHandle;
 
 use bytes::Bytes;
 use futures::{Stream, TryStreamExt as _};
@@ -26,6 +25,7 @@ use crate::codec::{
     entry_from_proto, entry_size, log_id_from_proto, log_id_to_proto, seal, unseal,
     vote_from_proto, vote_to_proto,
 };
+use crate::machine::QueueThread;
 use crate::status::EngineStats;
 use crate::types::{Entry, LogId, Types, Vote};
 
@@ -74,7 +74,7 @@ struct Shared {
     cache_bytes: u64,
     queue: SyncSender<Request>,
     stats: Arc<WriterStats>,
-    thread: Mutex<Option<JoinHandle<()>>>,
+    thread: Mutex<Option<QueueThread>>,
 }
 
 /// A handle to the log; clones share it.
@@ -98,9 +98,7 @@ impl LogStore {
         let stats = Arc::new(WriterStats::default());
         let writer = Writer::new(Arc::clone(&engine), watermark, position, Arc::clone(&stats));
         let (queue, requests) = std::sync::mpsc::sync_channel(QUEUE_REQUESTS_MAX);
-        let thread = std::thread::Builder::new()
-            .name("raft-log".into())
-            .spawn(move || writer.run(&requests))?;
+        let thread = writer.start(requests)?;
         let recent = Mutex::new(recent);
         let thread = Mutex::new(Some(thread));
         Ok(Self { shared: Arc::new(Shared { engine, recent, cache_bytes, queue, stats, thread }) })
@@ -119,6 +117,12 @@ impl LogStore {
         {
             tracing::error!("the log writer panicked");
         }
+    }
+
+    /// Entries of `start..end`, for the simulation.
+    #[cfg(feature = "simulation")]
+    pub(crate) fn entries(&self, start: u64, end: u64) -> io::Result<Vec<Entry>> {
+        self.read(start, end, u64::MAX)
     }
 
     /// What the engine below tells about itself. Blocks.

@@ -1,6 +1,5 @@
 //! Snapshots: RocksDB checkpoints of the state, complete and durable before a pointer names them.
 
-use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -18,6 +17,7 @@ use super::view::StateDb;
 use crate::codec::{log_id_from_proto, stored_membership_from_proto, unseal};
 use crate::failpoint::crash_point;
 use crate::form::{NewerForm, state_error};
+use crate::machine::fs::{self, File};
 use crate::types::{SnapshotMeta, StoredMembership};
 
 /// Where the state keeps its position in the log, in the same batch as the data.

@@ -23,7 +23,7 @@ use parking_lot::{Mutex, RwLock};
 use rocksdb::{Cache, WriteOptions};
 use tokio::sync::watch;
 
-use super::directory::{Directory, SNAPSHOT_POINTER, STATE_POINTER, sync_dir};
+use super::directory::{Directory, SNAPSHOT_POINTER, STATE_POINTER, is_folder, sync_dir};
 use super::engine::Op;
 use super::rocks;
 use super::snapshot::{self, APPLIED_KEY, Complete, SnapshotDir};
@@ -31,6 +31,7 @@ use super::view::{StateDb, View};
 use crate::codec::{log_id_to_proto, seal, stored_membership_to_proto};
 use crate::failpoint::crash_point;
 use crate::form::{NewerForm, state_error};
+use crate::machine::{self, fs};
 use crate::observer::Observer;
 use crate::timings::{Durations, SnapshotTimings};
 use crate::types::{Entry, EntryPayload, LogId, SnapshotMeta, StoredMembership, Types};
@@ -218,7 +219,7 @@ impl StateMachine {
     ) -> io::Result<Self> {
         directory.sweep()?;
         let path = match directory.pointer(STATE_POINTER)? {
-            Some(path) if path.is_dir() => path,
+            Some(path) if is_folder(&path) => path,
             Some(path) => {
                 return Err(io::Error::new(
                     io::ErrorKind::InvalidData,
@@ -230,7 +231,7 @@ impl StateMachine {
             }
             None => {
                 let path = directory.fresh("state");
-                std::fs::create_dir(&path)?;
+                fs::create_dir(&path)?;
                 sync_dir(directory.root())?;
                 directory.point(STATE_POINTER, &path)?;
                 path
@@ -368,7 +369,7 @@ impl StateMachine {
         let in_place = current.as_ref().is_some_and(|known| known.folder.path() == folder.path());
         if !in_place {
             let kept = directory.fresh("snapshot");
-            std::fs::rename(folder.path(), &kept)?;
+            fs::rename(folder.path(), &kept)?;
             folder.keep();
             sync_dir(directory.root())?;
             // The snapshot first: a crash before the state's pointer moves is repaired by installing it again.
@@ -478,7 +479,7 @@ impl RaftStateMachine<Types> for StateMachine {
     ) -> io::Result<()> {
         // Links, copies, syncs and opens files: heartbeats must not wait behind it on this thread.
         let started = Instant::now();
-        let installed = tokio::task::block_in_place(|| self.install(meta, &snapshot));
+        let installed = machine::block_in_place(|| self.install(meta, &snapshot));
         self.shared.stats.installed.ended(installed.is_ok(), started.elapsed());
         self.shared.remember_newer(installed)
     }
@@ -529,7 +530,7 @@ impl RaftSnapshotBuilder<Types> for SnapshotBuilder {
 
     async fn build_snapshot(&mut self) -> io::Result<SnapshotOf> {
         let shared = Arc::clone(&self.shared);
-        tokio::task::spawn_blocking(move || Self::build(&shared, &shared.current()))
+        machine::spawn_blocking(move || Self::build(&shared, &shared.current()))
             .await
             .map_err(io::Error::other)?
     }

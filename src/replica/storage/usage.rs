@@ -1,9 +1,10 @@
 //! How many bytes a data directory holds.
 
 use std::collections::BTreeSet;
-use std::fs;
-use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
+
+use crate::machine::fs;
+use crate::machine::os::unix::fs::MetadataExt as _;
 
 /// What stands in the directory and is not the node's own store: copies for the operator, and a snapshot in arrival,
 /// which replaces what is there and would otherwise count as a second store.

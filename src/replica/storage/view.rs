@@ -12,6 +12,7 @@ use self_cell::self_cell;
 
 use super::directory::Directory;
 use super::rocks;
+use crate::machine::fs;
 
 /// One state database. When a snapshot has replaced it, its folder goes when the last view of it goes.
 pub(crate) struct StateDb {
@@ -62,7 +63,7 @@ impl Drop for StateDb {
     fn drop(&mut self) {
         self.db = None;
         if self.obsolete.load(Ordering::Acquire)
-            && let Err(error) = std::fs::remove_dir_all(&self.path)
+            && let Err(error) = fs::remove_dir_all(&self.path)
         {
             tracing::warn!(path = %self.path.display(), reason = %error, "a replaced state could not be deleted");
         }

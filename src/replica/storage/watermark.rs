@@ -6,9 +6,7 @@
 //!
 //! The file trails the log by up to a second; a log cut shorter than that by less goes unnoticed.
 
-use std::fs::{File, OpenOptions};
 use std::io;
-use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
@@ -18,6 +16,8 @@ use crate::codec::{
     CodecError, log_id_from_proto, log_id_to_proto, seal, unseal, vote_from_proto, vote_to_proto,
 };
 use crate::form::NewerForm;
+use crate::machine::fs::{File, OpenOptions};
+use crate::machine::os::unix::fs::FileExt as _;
 use crate::types::{LogId, Vote};
 
 const SLOT_BYTES: usize = 512;

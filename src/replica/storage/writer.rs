@@ -18,6 +18,7 @@ use super::log::keys;
 use super::watermark::{Position, Watermark};
 use crate::codec::{entry_to_proto, log_id_to_proto, seal, vote_to_proto};
 use crate::failpoint::crash_point;
+use crate::machine::{self, QueueThread};
 use crate::timings::Durations;
 use crate::types::{Entry, LogId, Types, Vote};
 
@@ -127,40 +128,46 @@ impl Writer {
         Self { engine, watermark, position, stats, watermark_due: Instant::now() }
     }
 
-    /// Runs until told to stop or until a write fails.
-    pub(crate) fn run(mut self, requests: &Receiver<Request>) {
-        loop {
-            let first = match requests.recv_timeout(WATERMARK_INTERVAL) {
-                Ok(request) => request,
-                Err(RecvTimeoutError::Timeout) => {
-                    if let Err(error) = self.store_watermark() {
-                        tracing::error!(%error, "writing the watermark failed; this node stops");
-                        return;
-                    }
-                    continue;
+    /// Starts the thread, which runs until told to stop or until a write fails.
+    pub(crate) fn start(mut self, requests: Receiver<Request>) -> io::Result<QueueThread> {
+        machine::serve_queue("raft-log", requests, WATERMARK_INTERVAL, move |first, requests| {
+            self.turn(first, requests)
+        })
+    }
+
+    /// Writes `first` and what waits behind it. False at the end.
+    fn turn(
+        &mut self,
+        first: Result<Request, RecvTimeoutError>,
+        requests: &Receiver<Request>,
+    ) -> bool {
+        let mut draft = Draft::default();
+        match first {
+            Ok(request) => self.take(request, &mut draft),
+            Err(RecvTimeoutError::Timeout) => {
+                let stored = self.store_watermark();
+                if let Err(error) = &stored {
+                    tracing::error!(%error, "writing the watermark failed; this node stops");
                 }
-                Err(RecvTimeoutError::Disconnected) => break,
-            };
-            let mut draft = Draft::default();
-            self.take(first, &mut draft);
-            while !draft.stop
-                && draft.completions.len() < BATCH_REQUESTS_MAX
-                && draft.bytes < BATCH_BYTES_MAX
-            {
-                let Ok(request) = requests.try_recv() else { break };
-                self.take(request, &mut draft);
+                return stored.is_ok();
             }
-            let stop = draft.stop;
-            if !self.commit(draft) {
-                return;
-            }
-            if stop {
-                break;
-            }
+            Err(RecvTimeoutError::Disconnected) => draft.stop = true,
         }
-        if let Err(error) = self.store_watermark() {
+        while !draft.stop
+            && draft.completions.len() < BATCH_REQUESTS_MAX
+            && draft.bytes < BATCH_BYTES_MAX
+        {
+            let Ok(request) = requests.try_recv() else { break };
+            self.take(request, &mut draft);
+        }
+        let stop = draft.stop;
+        if !self.commit(draft) {
+            return false;
+        }
+        if stop && let Err(error) = self.store_watermark() {
             tracing::error!(%error, "the watermark could not be written at the stop");
         }
+        !stop
     }
 
     fn take(&mut self, request: Request, draft: &mut Draft) {
