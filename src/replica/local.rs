@@ -268,8 +268,8 @@ impl Contacts {
     }
 
     /// A leader's message was accepted. It named `commit`; this node has applied `applied`. A message proves the state of
-    /// the time when it was sent, which may be long ago.
-    pub(crate) fn heard_from_leader(&self, commit: u64, applied: u64, sent: Option<Sent>) {
+    /// the time when it was sent, which may be long ago, and none when the leader has committed nothing of its own yet.
+    pub(crate) fn heard_from_leader(&self, commit: Option<u64>, applied: u64, sent: Option<Sent>) {
         let now = Instant::now();
         let now_ms = self.now();
         self.leader.fetch_max(now_ms, Ordering::Relaxed);
@@ -279,7 +279,9 @@ impl Contacts {
             Some(sent) => caught_up.way.age(sent, now, now_ms),
             None => Some(Duration::ZERO),
         };
-        let Some(at) = age.and_then(|age| now.checked_sub(age)) else { return };
+        let (Some(commit), Some(at)) = (commit, age.and_then(|age| now.checked_sub(age))) else {
+            return;
+        };
         if applied >= commit {
             caught_up.at = caught_up.at.max(Some(at));
             caught_up.pending = None;
@@ -355,10 +357,12 @@ mod tests {
     fn a_node_that_hears_the_leader_but_lags_is_stale() {
         let contacts = Contacts::new();
         assert_eq!(contacts.staleness(5), None);
-        contacts.heard_from_leader(100, 5, None);
+        contacts.heard_from_leader(None, 5, None);
         assert!(contacts.leader_age().is_some());
+        assert_eq!(contacts.staleness(5), None, "nobody has said what is committed");
+        contacts.heard_from_leader(Some(100), 5, None);
         assert_eq!(contacts.staleness(5), None, "it has applied 5 of 100");
-        contacts.heard_from_leader(120, 50, None);
+        contacts.heard_from_leader(Some(120), 50, None);
         assert_eq!(contacts.staleness(99), None);
         assert!(
             contacts.staleness(100).is_some(),
@@ -369,10 +373,10 @@ mod tests {
     #[test]
     fn catching_up_proves_the_state_of_the_time_of_the_message() {
         let contacts = Contacts::new();
-        contacts.heard_from_leader(100, 5, None);
+        contacts.heard_from_leader(Some(100), 5, None);
         std::thread::sleep(Duration::from_millis(20));
         assert!(contacts.staleness(100).is_some_and(|age| age >= Duration::from_millis(20)));
-        contacts.heard_from_leader(100, 100, None);
+        contacts.heard_from_leader(Some(100), 100, None);
         let fresh = contacts.staleness(100);
         assert!(fresh.is_some_and(|age| age < contacts.started.elapsed()));
     }

@@ -230,8 +230,8 @@ impl Node {
         metrics.membership_config.voter_ids().collect()
     }
 
-    /// A leader's message was accepted; it named this commit index.
-    pub(crate) fn heard_from_leader(&self, commit: u64, sent: Option<Sent>) {
+    /// A leader's message was accepted; it named this commit index, when that is one of its own.
+    pub(crate) fn heard_from_leader(&self, commit: Option<u64>, sent: Option<Sent>) {
         let applied = self.local.state.progress().index;
         self.local.contacts.heard_from_leader(commit, applied, sent);
     }

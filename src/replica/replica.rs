@@ -252,7 +252,19 @@ impl Replica {
     #[must_use]
     pub fn staleness(&self) -> Option<Duration> {
         let local = &self.inner.node.local;
-        self.quorum_age().unwrap_or_else(|| local.contacts.staleness(local.state.progress().index))
+        let known = local.contacts.staleness(local.state.progress().index);
+        match self.quorum_age() {
+            // What this leader acknowledged is applied here, and so is what came before the first entry of its own.
+            Some(age) if self.leads_what_is_applied() => age,
+            Some(_) | None => known,
+        }
+    }
+
+    /// Whether the newest entry that this node has applied is one that it proposed as the leader that it is.
+    fn leads_what_is_applied(&self) -> bool {
+        let metrics = self.inner.node.raft.metrics();
+        let metrics = metrics.borrow_watched();
+        metrics.last_applied.is_some_and(|applied| applied.leader_id == metrics.vote.leader_id)
     }
 
     /// On the leader: how long ago a quorum answered it. Outer `None` on other nodes.

@@ -200,22 +200,24 @@ fn append_checked(
 }
 
 /// What a leader's message says of the time when it was sent.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 struct Named {
-    commit: u64,
+    /// Absent until the leader has committed an entry of its own: until then it may know of less than was committed, and
+    /// acknowledged, before it led.
+    commit: Option<u64>,
     sent: Option<Sent>,
 }
 
 impl Named {
     fn by(message: &pb::AppendRequest) -> Self {
-        let vote = message.vote.as_ref().filter(|_| message.sent_ms > 0);
+        let Some(vote) = &message.vote else { return Self::default() };
+        let leader = Sent { term: vote.term, node: vote.node_id, ms: message.sent_ms };
+        let commit = message.leader_commit.as_ref();
         Self {
-            commit: message.leader_commit.as_ref().map_or(0, |id| id.index),
-            sent: vote.map(|vote| Sent {
-                term: vote.term,
-                node: vote.node_id,
-                ms: message.sent_ms,
-            }),
+            commit: commit
+                .filter(|commit| (commit.term, commit.node_id) == (leader.term, leader.node))
+                .map(|commit| commit.index),
+            sent: (leader.ms > 0).then_some(leader),
         }
     }
 }
@@ -439,5 +441,24 @@ impl Replication for Service {
             incarnation: local.identity.incarnation.clone(),
             wants: local.join.as_ref().and_then(|join| join.cluster_id.clone()).unwrap_or_default(),
         }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_leader_that_has_committed_nothing_of_its_own_proves_nothing() {
+        let message = |commit: Option<(u64, u64)>| pb::AppendRequest {
+            vote: Some(pb::Vote { term: 3, node_id: 2, committed: true }),
+            leader_commit: commit.map(|(term, node_id)| pb::LogId { term, node_id, index: 7 }),
+            sent_ms: 1,
+            ..pb::AppendRequest::default()
+        };
+        for old in [None, Some((1, 2)), Some((3, 1))] {
+            assert_eq!(Named::by(&message(old)).commit, None, "{old:?}");
+        }
+        assert_eq!(Named::by(&message(Some((3, 2)))).commit, Some(7));
     }
 }
