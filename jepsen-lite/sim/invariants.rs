@@ -133,7 +133,10 @@ impl Invariants {
         }
     }
 
-    /// Compares what is newly committed on a node with what all others had there. Returns up to where.
+    /// Compares what is newly applied on a node with what all others had there. Returns up to where.
+    ///
+    /// A snapshot that is being installed is committed and, for a moment, applied above a log that it has yet to replace:
+    /// only a log that holds the entry that was applied last is what led to the state.
     fn compare_log(
         &mut self,
         cluster: &Cluster,
@@ -144,16 +147,16 @@ impl Invariants {
     ) -> u64 {
         let known = self.nodes.get(&id).filter(|known| known.life == life);
         let compared = known.map_or(0, |known| known.compared);
-        let Some(committed) = inside.committed else { return compared };
+        let Some(applied) = inside.applied else { return compared };
         let gone = inside.purged.map_or(0, |purged| purged.index + 1);
         let from = compared.max(gone);
         if compared > 0 && gone > compared {
             self.installs += 1;
         }
-        if committed.index < from {
+        if applied.index < from {
             return from;
         }
-        let entries = match replica.entries(from, committed.index) {
+        let entries = match replica.entries(from, applied.index) {
             Ok(entries) => entries,
             // The node ends by itself for it.
             Err(_) if cluster.disk_failed(id) => return compared,
@@ -162,6 +165,9 @@ impl Invariants {
                 return compared;
             }
         };
+        if entries.last().is_none_or(|(last, _)| *last != applied) {
+            return compared;
+        }
         for (position, digest) in &entries {
             let new = Entry { position: *position, digest: *digest, reported_by: id };
             let first = *self.committed.entry(position.index).or_insert(new);
@@ -174,10 +180,14 @@ impl Invariants {
                 ));
             }
         }
-        match entries.last() {
-            Some((last, _)) => last.index + 1,
-            None => from,
-        }
+        applied.index + 1
+    }
+
+    /// Whether the log of a node was compared up to what it has applied.
+    pub fn has_compared(&self, id: u64) -> bool {
+        self.nodes.get(&id).is_some_and(|known| {
+            known.inside.applied.is_some_and(|applied| known.compared > applied.index)
+        })
     }
 
     fn check_leader(&mut self, id: u64, replica: &Replica, inside: &Inside) {

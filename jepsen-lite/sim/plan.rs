@@ -81,21 +81,21 @@ impl Plan {
         // Most faults come in most runs; a run without some of them goes further than one with all.
         let mut rate = |most: u64| if chance.percent(65) { chance.between(1, most) } else { 0 };
         let rates = Rates {
-            kill: rate(24),
-            power: rate(24),
-            power_all: rate(6),
-            crash_within: rate(30),
-            sync_error: rate(10),
-            slow_disk: rate(12),
-            partition: rate(24),
-            one_way: rate(16),
-            stall: rate(16),
-            loss: rate(12),
-            snapshot: rate(40),
-            election: rate(20),
-            transfer: rate(20),
-            clock: rate(20),
-            members: rate(30),
+            kill: rate(60),
+            power: rate(60),
+            power_all: rate(20),
+            crash_within: rate(60),
+            sync_error: rate(25),
+            slow_disk: rate(30),
+            partition: rate(50),
+            one_way: rate(40),
+            stall: rate(40),
+            loss: rate(30),
+            snapshot: rate(80),
+            election: rate(40),
+            transfer: rate(40),
+            clock: rate(30),
+            members: rate(60),
         };
         let founders = if chance.percent(35) { 5 } else { 3 };
         Self {

@@ -290,7 +290,9 @@ impl Run {
         leader.members.iter().filter(|id| !self.nemesis.removed.contains(id)).all(|id| {
             self.cluster.replica(*id).is_some_and(|replica| {
                 let inside = replica.inside();
-                inside.applied == leader.committed && inside.committed == leader.committed
+                inside.applied == leader.committed
+                    && inside.committed == leader.committed
+                    && self.invariants.has_compared(*id)
             })
         })
     }
