@@ -103,6 +103,9 @@ struct Power {
     /// How many cuts
     #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u64).range(1..))]
     cuts: u64,
+    /// Make syncs do nothing, to prove the rig: then it has to fail
+    #[arg(long)]
+    lying_sync: bool,
     #[command(flatten)]
     rig: Rig,
 }
@@ -276,10 +279,10 @@ fn prepare(rig: &Rig) -> anyhow::Result<Option<(String, PathBuf, PathBuf)>> {
 }
 
 fn cut_power(asked: Power) -> anyhow::Result<u8> {
-    let Power { cuts, rig } = asked;
+    let Power { cuts, lying_sync, rig } = asked;
     let Some((run, out, server)) = prepare(&rig)? else { return Ok(Verdict::Invalid.code()) };
     let (seed, jobs) = (rig.seed, rig.jobs);
-    let wish = store::power::Wish { run, cuts, seed, jobs, server, out };
+    let wish = store::power::Wish { run, cuts, seed, jobs, server, out, lying_sync };
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
     let interrupted = run::listen(&runtime)?;

@@ -56,7 +56,8 @@ impl Server {
         let Ok(child) = starting.join() else { bail!("starting a server panicked") };
         let mut child = child?;
         let log = Arc::new(Log { path: log.to_path_buf(), blocked: AtomicBool::new(false) });
-        let identity = run_file::Process::of(child.id()).context("the server ended at once")?;
+        let identity =
+            run_file::Process::of_child(child.id()).context("/proc does not know a child")?;
         let stderr = child.stderr.take().context("a child without a standard error")?;
         // As small as it gets, so that a log that nobody reads is soon full.
         rustix::pipe::fcntl_setpipe_size(&stderr, PIPE_BYTES)?;

@@ -22,7 +22,7 @@ use rand::{Rng as _, SeedableRng as _};
 use tokio::runtime::Runtime;
 
 use super::ask::{Question, ask};
-use super::damage::{Harm, KINDS, copy, damage};
+use super::damage::{Damage, Harm, KINDS, copy, damage, mend};
 use super::ledger::Ledger;
 use super::origin::{Origin, prepare, scarce};
 use super::station::{Began, Station};
@@ -62,8 +62,10 @@ pub struct Wish {
 /// What a node did with a damaged directory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Outcome {
-    /// It did not start, and said why.
+    /// It did not start, and said why. With the file put right, it served everything.
     Refused,
+    /// It did not start, and said why, and did not either with the file put right.
+    ForGood,
     /// It ended when it met the damage, and said so.
     Stopped,
     /// It answered some questions with errors, and the others rightly.
@@ -79,8 +81,9 @@ enum Outcome {
 }
 
 impl Outcome {
-    const ALL: [Self; 7] = [
+    const ALL: [Self; 8] = [
         Self::Refused,
+        Self::ForGood,
         Self::Stopped,
         Self::Errors,
         Self::Harmless,
@@ -92,6 +95,7 @@ impl Outcome {
     fn words(self) -> &'static str {
         match self {
             Self::Refused => "refused",
+            Self::ForGood => "refused for good",
             Self::Stopped => "stopped",
             Self::Errors => "errors",
             Self::Harmless => "harmless",
@@ -102,7 +106,10 @@ impl Outcome {
     }
 
     fn is_fine(self) -> bool {
-        matches!(self, Self::Refused | Self::Stopped | Self::Errors | Self::Harmless)
+        matches!(
+            self,
+            Self::Refused | Self::ForGood | Self::Stopped | Self::Errors | Self::Harmless
+        )
     }
 }
 
@@ -297,7 +304,7 @@ impl Job<'_> {
     }
 
     /// Copies a directory and damages it; the number says how, so that it can be done again.
-    fn damaged(&self, number: u64, to: &Path) -> anyhow::Result<Option<(String, StdRng)>> {
+    fn damaged(&self, number: u64, to: &Path) -> anyhow::Result<Option<(Damage, StdRng)>> {
         let (origin, kind, harm, mut chance) = self.shared.plan.of(number);
         let origin = &self.shared.origins[origin];
         match fs::remove_dir_all(to) {
@@ -305,21 +312,26 @@ impl Job<'_> {
             _ => {}
         }
         copy(&origin.data, to)?;
-        let what = damage(to, &origin.older, kind, harm, &mut chance)?;
-        Ok(what.map(|what| (what, chance)))
+        let damage = damage(to, &origin.older, kind, harm, &mut chance)?;
+        Ok(damage.map(|damage| (damage, chance)))
     }
 
     fn corrupt(&mut self, number: u64) -> anyhow::Result<Option<Case>> {
         let (origin, kind, harm, _) = self.shared.plan.of(number);
         let origin = &self.shared.origins[origin];
         let data = self.data.clone();
-        let Some((what, mut chance)) = self.damaged(number, &data)? else { return Ok(None) };
+        let Some((damage, mut chance)) = self.damaged(number, &data)? else { return Ok(None) };
         let _ = fs::remove_file(&self.log);
         let tidies = chance.random_bool(0.5);
         let mut trial =
             Trial { job: self, ledger: origin.ledger.clone(), origin, number, errors: Vec::new() };
-        let (outcome, words) = trial.run(tidies)?;
+        let (mut outcome, mut words) = trial.run(tidies)?;
+        if outcome == Outcome::Refused {
+            mend(&data, &origin.data, &damage)?;
+            (outcome, words) = trial.run_mended(words)?;
+        }
         self.station.kill()?;
+        let what = damage.what;
         Ok(Some(Case { number, origin: origin.name, kind, harm, what, outcome, words }))
     }
 
@@ -364,7 +376,13 @@ impl Trial<'_, '_> {
             match self.job.station.wait_began()? {
                 Began::Serves => {}
                 Began::Hangs => return Ok((Outcome::Hung, format!("the {start} start hangs"))),
-                Began::Ended(status) => return Ok(self.ended(status, true)),
+                Began::Ended(status) => {
+                    let (outcome, words) = self.ended(status, true);
+                    // What it had written meanwhile cannot be put right from a copy.
+                    let late = outcome == Outcome::Refused && start == "second";
+                    let outcome = if late { Outcome::ForGood } else { outcome };
+                    return Ok((outcome, format!("{start} start: {words}")));
+                }
             }
             if let Some(end) = self.serve(start)? {
                 return Ok(end);
@@ -382,6 +400,29 @@ impl Trial<'_, '_> {
             Some(first) => (Outcome::Errors, first.clone()),
             None => (Outcome::Harmless, "everything is right".to_owned()),
         })
+    }
+
+    /// After a refusal, with the file put right: the refusal must not have spoilt anything, so that whoever follows its
+    /// advice has everything again.
+    fn run_mended(&mut self, refusal: String) -> anyhow::Result<(Outcome, String)> {
+        let data = self.job.data.clone();
+        self.job.station.start(&data, &[])?;
+        match self.job.station.wait_began()? {
+            Began::Hangs => return Ok((Outcome::Hung, "hangs with the file put right".to_owned())),
+            Began::Ended(status) => {
+                let (outcome, words) = self.ended(status, true);
+                let outcome = if outcome == Outcome::Refused { Outcome::ForGood } else { outcome };
+                return Ok((outcome, format!("{refusal}; with the file put right: {words}")));
+            }
+            Began::Serves => {}
+        }
+        if let Some((outcome, words)) = self.compare("mended")? {
+            return Ok((outcome, words));
+        }
+        match self.errors.first() {
+            Some(first) => Ok((Outcome::Wrong, format!("with the file put right: {first}"))),
+            None => Ok((Outcome::Refused, refusal)),
+        }
     }
 
     /// Asks for everything, writes, has it compact its files, and asks again.

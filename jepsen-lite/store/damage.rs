@@ -51,6 +51,15 @@ impl Harm {
     }
 }
 
+/// What was done.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Damage {
+    /// In words.
+    pub what: String,
+    /// The files that are not what they were, by their path in the directory.
+    pub touched: Vec<PathBuf>,
+}
+
 /// Every kind of file that [`kind`] tells apart.
 pub const KINDS: [&str; 21] = [
     "identity",
@@ -155,6 +164,25 @@ pub fn copy(from: &Path, to: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Puts right what was damaged, from the directory that `data` was a copy of.
+///
+/// # Errors
+/// When a file cannot be read or written.
+pub fn mend(data: &Path, origin: &Path, damage: &Damage) -> anyhow::Result<()> {
+    for inside in &damage.touched {
+        let (path, whole) = (data.join(inside), origin.join(inside));
+        match fs::remove_file(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error.into()),
+            _ => {}
+        }
+        // The refusal may have taken its folder away; what is missing then, the next start shows.
+        if whole.exists() && path.parent().is_some_and(Path::is_dir) {
+            fs::copy(&whole, &path)?;
+        }
+    }
+    Ok(())
+}
+
 /// Does harm to a file of a kind in `data`. `older` is the same directory as it was a while before. Says what was done;
 /// nothing when there is no such file, or it is the same afterwards.
 ///
@@ -166,7 +194,7 @@ pub fn damage(
     of: &str,
     harm: Harm,
     chance: &mut StdRng,
-) -> anyhow::Result<Option<String>> {
+) -> anyhow::Result<Option<Damage>> {
     if harm == Harm::Older {
         return put_back(data, older, of, chance);
     }
@@ -176,6 +204,9 @@ pub fn damage(
     let path = data.join(inside);
     let size = fs::metadata(&path)?.len();
     let name = inside.display();
+    let here = |what: String, all: &[PathBuf]| -> anyhow::Result<Option<Damage>> {
+        Ok(Some(Damage { what, touched: linked(data, inside, all)? }))
+    };
     if size == 0 && harm != Harm::Delete {
         return Ok(None);
     }
@@ -187,7 +218,7 @@ pub fn damage(
             let mut byte = [0];
             file.read_exact_at(&mut byte, at)?;
             file.write_all_at(&[byte[0] ^ (1 << bit)], at)?;
-            Ok(Some(format!("bit {bit} of byte {at} of {size} of {name} flipped")))
+            here(format!("bit {bit} of byte {at} of {size} of {name} flipped"), &all)
         }
         Harm::Zero => {
             let file = File::options().read(true).write(true).open(&path)?;
@@ -197,10 +228,10 @@ pub fn damage(
                 file.read_exact_at(&mut page, at)?;
                 if page.iter().any(|byte| *byte != 0) {
                     file.write_all_at(&vec![0; page.len()], at)?;
-                    return Ok(Some(format!(
-                        "{} bytes at {at} of {size} of {name} zeroed",
-                        page.len()
-                    )));
+                    return here(
+                        format!("{} bytes at {at} of {size} of {name} zeroed", page.len()),
+                        &all,
+                    );
                 }
             }
             Ok(None)
@@ -213,15 +244,26 @@ pub fn damage(
                 chance.random_range(0..size)
             };
             File::options().write(true).open(&path)?.set_len(left)?;
-            Ok(Some(format!("{name} cut from {size} to {left} bytes")))
+            here(format!("{name} cut from {size} to {left} bytes"), &all)
         }
         Harm::Delete => {
             fs::remove_file(&path)?;
-            Ok(Some(format!("{name} deleted")))
+            Ok(Some(Damage {
+                what: format!("{name} deleted"),
+                touched: vec![inside.to_path_buf()],
+            }))
         }
         Harm::Swap => swap(data, inside, &all, chance),
         Harm::Older => Ok(None),
     }
+}
+
+/// The paths of a file that is damaged in place: a table of the state may be one of the snapshot too.
+fn linked(data: &Path, inside: &Path, all: &[PathBuf]) -> anyhow::Result<Vec<PathBuf>> {
+    let number =
+        |path: &Path| fs::metadata(data.join(path)).map(|found| (found.dev(), found.ino()));
+    let own = number(inside)?;
+    Ok(all.iter().filter(|path| number(path).is_ok_and(|number| number == own)).cloned().collect())
 }
 
 /// With another one of its kind, if there is one that differs.
@@ -230,7 +272,7 @@ fn swap(
     inside: &Path,
     all: &[PathBuf],
     chance: &mut StdRng,
-) -> anyhow::Result<Option<String>> {
+) -> anyhow::Result<Option<Damage>> {
     let path = data.join(inside);
     let content = fs::read(&path)?;
     let mut others: Vec<&PathBuf> = all.iter().filter(|other| *other != inside).collect();
@@ -247,7 +289,8 @@ fn swap(
         fs::rename(&path, &aside)?;
         fs::rename(&beside, &path)?;
         fs::rename(&aside, &beside)?;
-        return Ok(Some(format!("{} and {} swapped", inside.display(), other.display())));
+        let what = format!("{} and {} swapped", inside.display(), other.display());
+        return Ok(Some(Damage { what, touched: vec![inside.to_path_buf(), other.clone()] }));
     }
     Ok(None)
 }
@@ -258,7 +301,7 @@ fn put_back(
     older: &Path,
     of: &str,
     chance: &mut StdRng,
-) -> anyhow::Result<Option<String>> {
+) -> anyhow::Result<Option<Damage>> {
     let mut known = files(older)?;
     known.shuffle(chance);
     for inside in known.iter().filter(|path| kind(path) == of) {
@@ -271,11 +314,9 @@ fn put_back(
         let _ = fs::remove_file(&path);
         fs::write(&path, &before)?;
         let was = now.map_or("deleted since".to_owned(), |now| format!("{} bytes now", now.len()));
-        return Ok(Some(format!(
-            "an older copy of {} put back: {} bytes, {was}",
-            inside.display(),
-            before.len()
-        )));
+        let name = inside.display();
+        let what = format!("an older copy of {name} put back: {} bytes, {was}", before.len());
+        return Ok(Some(Damage { what, touched: vec![inside.to_path_buf()] }));
     }
     Ok(None)
 }
@@ -308,11 +349,16 @@ mod tests {
     fn every_harm_is_one() {
         for harm in Harm::ALL {
             for seed in 0..20 {
-                let (_root, data, older) = folders();
+                let (root, origin, older) = folders();
+                fs::hard_link(origin.join("log/000004.log"), origin.join("linked")).unwrap();
+                let data = root.path().join("copy");
+                copy(&origin, &data).unwrap();
                 let before = contents(&data);
                 let chance = &mut StdRng::seed_from_u64(seed);
                 let what = damage(&data, &older, "log: write-ahead log", harm, chance).unwrap();
                 assert!(what.is_some() && contents(&data) != before, "{harm:?} {what:?}");
+                mend(&data, &origin, &what.unwrap()).unwrap();
+                assert_eq!(contents(&data), before, "{harm:?}");
             }
         }
     }

@@ -26,6 +26,7 @@ use super::writers::{Style, Writers, scopes};
 use super::{damage, lock, runtime, table};
 use crate::client::{Client, Recorder};
 use crate::lab::disk::{Disk, Unsynced};
+use crate::lab::shim::{Page, Word};
 use crate::lab::{Targets, command};
 use crate::report::Verdict;
 
@@ -96,6 +97,8 @@ pub struct Wish {
     pub server: PathBuf,
     /// Where everything is written that stays.
     pub out: PathBuf,
+    /// Syncs do nothing from the second start of a node on: then this has to fail.
+    pub lying_sync: bool,
 }
 
 /// What came of the cuts at one kind of moment.
@@ -233,6 +236,7 @@ fn work(
     let mut station = Station::create(&format!("{}{job}", wish.run), &wish.server, &log)?;
     let folder = station.folder().to_path_buf();
     let mut disk = Disk::create(&folder, "n1", DISK_MEBIBYTES, &mut station.list)?;
+    let page = wish.lying_sync.then(|| station.load_shim()).transpose()?;
     let runtime = runtime()?;
     loop {
         let number = next.fetch_add(1, Ordering::Relaxed);
@@ -252,6 +256,7 @@ fn work(
             life: 0,
             station: &mut station,
             disk: &mut disk,
+            page: page.as_ref(),
             runtime: &runtime,
             seed,
             sum,
@@ -278,6 +283,7 @@ struct Lineage<'a> {
     chance: StdRng,
     station: &'a mut Station,
     disk: &'a mut Disk,
+    page: Option<&'a Page>,
     runtime: &'a Runtime,
     ledger: Ledger,
     /// Everything up to this revision was compared before.
@@ -319,6 +325,9 @@ impl Lineage<'_> {
 
     fn start(&mut self) -> anyhow::Result<()> {
         self.life += 1;
+        if let Some(page) = self.page {
+            page.set(Word::SyncLies, i64::from(self.life > 1))?;
+        }
         self.disk.mount()?;
         let data = self.data();
         self.station.start(&data, &OPTIONS)
@@ -521,7 +530,8 @@ impl Lineage<'_> {
         }
         self.disk.mount()?;
         fs::write(kept.join("node.log"), self.station.log())?;
-        let again = format!("jepsen-lite power --cuts {cuts} --seed {} --jobs 1", self.seed);
+        let lying = if self.wish.lying_sync { " --lying-sync" } else { "" };
+        let again = format!("jepsen-lite power --cuts {cuts} --seed {}{lying}", self.seed);
         fs::write(kept.join("wrong.txt"), format!("{}\n\nagain: {again}\n", wrong.join("\n")))?;
         println!("WRONG, life {}: {}\nagain: {again}", self.life, wrong.join("\n"));
         Ok(kept)

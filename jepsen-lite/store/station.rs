@@ -13,6 +13,7 @@ use anyhow::{Context as _, bail, ensure};
 use serde_json::Value;
 
 use crate::lab::run_file::{self, Made, RunFile};
+use crate::lab::shim::{Page, Shim};
 use crate::lab::{Target, command, control, net, process::Server};
 
 const HTTP: u16 = 8080;
@@ -47,6 +48,8 @@ pub struct Station {
     program: PathBuf,
     log: PathBuf,
     server: Option<Server>,
+    /// A library that is loaded into the server, and the page that tells it what to do.
+    shim: Option<(PathBuf, PathBuf)>,
 }
 
 impl Station {
@@ -65,7 +68,7 @@ impl Station {
             },
         };
         let (program, log) = (program.to_path_buf(), log.to_path_buf());
-        Ok(Self { list, namespace, folder, program, log, server: None })
+        Ok(Self { list, namespace, folder, program, log, server: None, shim: None })
     }
 
     fn create_in(run: &str, list: &mut RunFile) -> anyhow::Result<(PathBuf, String)> {
@@ -93,6 +96,17 @@ impl Station {
     #[must_use]
     pub fn target() -> Target {
         Target { id: NODE, grpc: address(GRPC) }
+    }
+
+    /// From its next start on, the server has a library in it that can break its syncs.
+    ///
+    /// # Errors
+    /// When there is no compiler.
+    pub fn load_shim(&mut self) -> anyhow::Result<Page> {
+        let shim = Shim::build(&self.folder)?;
+        let page = Page::create(self.folder.join("shim.page"))?;
+        self.shim = Some((shim.library().to_path_buf(), page.path().to_path_buf()));
+        Ok(page)
     }
 
     /// Where what the server says goes, from its next start on.
@@ -133,6 +147,9 @@ impl Station {
         }
         command.args(["--initial-cluster", &format!("{NODE}={}", address(RAFT))]);
         command.args(["--auth", "off", "--backup-interval", "0"]).args(options);
+        if let Some((library, page)) = &self.shim {
+            command.env("LD_PRELOAD", library).env("LCJL_SHIM", page);
+        }
         let server = Server::start(command, &self.namespace, &self.log)?;
         self.list.add(Made::Process(server.identity()))?;
         self.server = Some(server);
