@@ -521,7 +521,8 @@ fn ended(status: ExitStatus, at_start: bool, log: &str, data: &Path) -> (Outcome
     let names = said.contains(&format!("{}/", data.display()));
     let advice = ["replace", "restore", "use "].iter().any(|word| said.contains(word));
     match (status.code(), at_start) {
-        (Some(REFUSED), _) if names && advice => (Outcome::Refused, words),
+        (Some(REFUSED), true) if names && advice => (Outcome::Refused, words),
+        (Some(REFUSED), false) if names && advice => (Outcome::Stopped, words),
         (Some(FAULT), false) => (Outcome::Stopped, words),
         _ => (Outcome::Unclear, words),
     }
@@ -567,7 +568,7 @@ mod tests {
         let of = |code, at_start, log: &str| ended(exit(code), at_start, log, data).0;
         let good = "INFO starting\nerror: /run/x/data/log: Corruption: bad; restore it, or replace the node\n";
         assert_eq!(of(3, true, good), Outcome::Refused);
-        assert_eq!(of(3, false, good), Outcome::Refused);
+        assert_eq!(of(3, false, good), Outcome::Stopped);
         assert_eq!(of(1, true, good), Outcome::Unclear);
         assert_eq!(of(2, true, good), Outcome::Unclear);
         assert_eq!(of(3, true, "error: Corruption: bad; replace the node"), Outcome::Unclear);

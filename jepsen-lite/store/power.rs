@@ -394,15 +394,15 @@ impl Lineage<'_> {
         writers.tell_to_stop();
         self.station.kill()?;
         let after_it_ended = self.chance.random_bool(0.3) && self.write_back()?;
-        let before = sizes(&self.data())?;
-        let unsynced = self.disk.cut_power()?;
+        let before = sizes(&self.data()).context("before the cut")?;
+        let unsynced = self.disk.cut_power().context("cutting the power")?;
         if unsynced != Unsynced::Lost {
             let life = self.life;
             lock(self.sum)
                 .invalid
                 .push(format!("life {life}: that was no power cut: {unsynced:?}"));
         }
-        let after = sizes(&self.data())?;
+        let after = sizes(&self.data()).context("after the cut")?;
         // Kept as the cut left it, should the next start show something.
         self.disk.unmount()?;
         self.disk.save()?;

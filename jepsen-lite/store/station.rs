@@ -182,6 +182,7 @@ impl Station {
         let Some(server) = &mut self.server else { bail!("the node was not started") };
         let ended = server.ended()?;
         if ended.is_some() {
+            server.join_log();
             self.server = None;
         }
         Ok(ended)
@@ -202,7 +203,9 @@ impl Station {
     /// When it does not.
     pub fn stop(&mut self) -> anyhow::Result<ExitStatus> {
         let mut server = self.server.take().context("the node does not run")?;
-        server.stop()
+        let status = server.stop()?;
+        server.join_log();
+        Ok(status)
     }
 
     /// Ends the server the hard way, if it runs.
