@@ -1,6 +1,7 @@
 //! `jepsen-lite`: breaks a real cluster and proves what it answered.
 //!
-//! `run` makes one run, `matrix` many, `doctor` tells what this machine can do, `clean` takes away what killed runs left.
+//! `run` makes one run, `matrix` many, `power` and `corrupt` break the disk of one node, `doctor` tells what this machine
+//! can do, `clean` takes away what killed runs left.
 
 mod client;
 mod lab;
@@ -8,6 +9,7 @@ mod matrix;
 mod nemesis;
 mod report;
 mod run;
+mod store;
 mod workload;
 
 use std::collections::BTreeSet;
@@ -41,6 +43,10 @@ enum Command {
     Run(Run),
     /// Make many runs, one after the other; the exit code of the worst
     Matrix(Matrix),
+    /// Cut the power of one node again and again; exit code as of `run`
+    Power(Power),
+    /// Damage the files of a stopped node and start it on them; exit code as of `run`
+    Corrupt(Corrupt),
     /// Check a history; exit code as of `run`
     Check(Check),
     /// Take away what runs have left whose process is gone
@@ -73,6 +79,47 @@ struct Run {
     /// Where history, logs and report go: a folder in it for each run
     #[arg(long, default_value = "jepsen-runs", value_name = "DIR")]
     out: PathBuf,
+}
+
+/// What the rigs for one node's disk have in common.
+#[derive(Debug, Args)]
+struct Rig {
+    /// What everything is derived from
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// Nodes at the same time
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=8))]
+    jobs: u64,
+    /// The server program
+    #[arg(long, env = "LLM_CONFIG_SERVER", value_name = "FILE")]
+    server: PathBuf,
+    /// Where logs, report and what shows a failure go: a folder in it for each run
+    #[arg(long, default_value = "jepsen-runs", value_name = "DIR")]
+    out: PathBuf,
+}
+
+#[derive(Debug, Args)]
+struct Power {
+    /// How many cuts
+    #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u64).range(1..))]
+    cuts: u64,
+    /// Make syncs do nothing, to prove the rig: then it has to fail
+    #[arg(long)]
+    lying_sync: bool,
+    #[command(flatten)]
+    rig: Rig,
+}
+
+#[derive(Debug, Args)]
+struct Corrupt {
+    /// How many corruptions
+    #[arg(long, default_value_t = 500, value_parser = clap::value_parser!(u64).range(1..))]
+    count: u64,
+    /// The number of the first: with a count of 1, one corruption again
+    #[arg(long, default_value_t = 0)]
+    from: u64,
+    #[command(flatten)]
+    rig: Rig,
 }
 
 #[derive(Debug, Args)]
@@ -138,6 +185,8 @@ fn main() -> ExitCode {
         Command::Doctor => examine(),
         Command::Run(run) => make_run(&run),
         Command::Matrix(asked) => make_matrix(asked),
+        Command::Power(asked) => cut_power(asked),
+        Command::Corrupt(asked) => corrupt(asked),
         Command::Check(asked) => check(&asked),
         Command::Clean => clean(),
     };
@@ -212,6 +261,43 @@ fn make_run(asked: &Run) -> anyhow::Result<u8> {
     println!("{}", report.text());
     println!("{}", wish.out.display());
     Ok(report.verdict().code())
+}
+
+/// The name, folder and program of a run of a rig; nothing when the machine cannot do it.
+fn prepare(rig: &Rig) -> anyhow::Result<Option<(String, PathBuf, PathBuf)>> {
+    ensure!(rig.server.is_file(), "no server program at {}", rig.server.display());
+    let lacking = lacking(&[])?;
+    if !lacking.is_empty() {
+        lacking.iter().for_each(|what| println!("this machine cannot do it: {what}"));
+        println!("INVALID");
+        return Ok(None);
+    }
+    let run = run_name()?;
+    let out = std::path::absolute(rig.out.join(&run))?;
+    println!("{}", out.display());
+    Ok(Some((run, out, std::path::absolute(&rig.server)?)))
+}
+
+fn cut_power(asked: Power) -> anyhow::Result<u8> {
+    let Power { cuts, lying_sync, rig } = asked;
+    let Some((run, out, server)) = prepare(&rig)? else { return Ok(Verdict::Invalid.code()) };
+    let (seed, jobs) = (rig.seed, rig.jobs);
+    let wish = store::power::Wish { run, cuts, seed, jobs, server, out, lying_sync };
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
+    let interrupted = run::listen(&runtime)?;
+    store::power::power(&wish, &interrupted).map(Verdict::code)
+}
+
+fn corrupt(asked: Corrupt) -> anyhow::Result<u8> {
+    let Corrupt { count, from, rig } = asked;
+    let Some((run, out, server)) = prepare(&rig)? else { return Ok(Verdict::Invalid.code()) };
+    let (seed, jobs) = (rig.seed, rig.jobs);
+    let wish = store::corrupt::Wish { run, count, seed, from, jobs, server, out };
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
+    let interrupted = run::listen(&runtime)?;
+    store::corrupt::corrupt(&wish, &interrupted).map(Verdict::code)
 }
 
 /// The command that makes this run again.

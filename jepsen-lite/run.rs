@@ -168,7 +168,10 @@ fn clients_runtime(lab: &Lab) -> anyhow::Result<Runtime> {
 }
 
 /// Becomes true when somebody wants the run to end.
-fn listen(runtime: &Runtime) -> anyhow::Result<Arc<AtomicBool>> {
+///
+/// # Errors
+/// When signals cannot be caught.
+pub fn listen(runtime: &Runtime) -> anyhow::Result<Arc<AtomicBool>> {
     let interrupted = Arc::new(AtomicBool::new(false));
     let _inside = runtime.enter();
     for kind in [SignalKind::interrupt(), SignalKind::terminate(), SignalKind::hangup()] {

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStderr, Command, ExitStatus, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread;
+use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
@@ -31,6 +31,8 @@ pub struct Server {
     log: Arc<Log>,
     /// The reading end of its standard error, to look at.
     pipe: OwnedFd,
+    /// Whoever reads it.
+    reader: Option<JoinHandle<()>>,
 }
 
 /// Whether anybody reads the server's standard error.
@@ -56,15 +58,16 @@ impl Server {
         let Ok(child) = starting.join() else { bail!("starting a server panicked") };
         let mut child = child?;
         let log = Arc::new(Log { path: log.to_path_buf(), blocked: AtomicBool::new(false) });
-        let identity = run_file::Process::of(child.id()).context("the server ended at once")?;
+        let identity =
+            run_file::Process::of_child(child.id()).context("/proc does not know a child")?;
         let stderr = child.stderr.take().context("a child without a standard error")?;
         // As small as it gets, so that a log that nobody reads is soon full.
         rustix::pipe::fcntl_setpipe_size(&stderr, PIPE_BYTES)?;
         let pipe = stderr.as_fd().try_clone_to_owned()?;
-        let server = Self { child, identity, log: log.clone(), pipe };
+        let mut server = Self { child, identity, log: log.clone(), pipe, reader: None };
         let file = OpenOptions::new().create(true).append(true).open(&log.path);
         let file = file.with_context(|| format!("cannot write {}", log.path.display()))?;
-        thread::spawn(move || drain(stderr, file, &log));
+        server.reader = Some(thread::spawn(move || drain(stderr, file, &log)));
         Ok(server)
     }
 
@@ -135,6 +138,14 @@ impl Server {
             let pid = self.child.id();
             anyhow::ensure!(Instant::now() < deadline, "process {pid} was {why} and goes on");
             thread::sleep(POLL);
+        }
+    }
+
+    /// Waits until everything is in the log that a server which has ended said. Nobody may be told to stop reading it.
+    pub fn join_log(&mut self) {
+        if let Some(reader) = self.reader.take() {
+            // It reports nothing, and a log with a hole shows by what is missing.
+            drop(reader.join());
         }
     }
 

@@ -57,12 +57,23 @@ impl Process {
     /// The process with this number, if there is one.
     #[must_use]
     pub fn of(pid: u32) -> Option<Self> {
+        let (process, state) = Self::look(pid)?;
+        (state != 'Z' && state != 'X').then_some(process)
+    }
+
+    /// A child that nobody has waited for yet: it may have ended, but its number is its own until then.
+    #[must_use]
+    pub fn of_child(pid: u32) -> Option<Self> {
+        Self::look(pid).map(|(process, _)| process)
+    }
+
+    fn look(pid: u32) -> Option<(Self, char)> {
         let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
         // The name in parentheses may have blanks and parentheses in it; field 22 counts from before it.
         let (_, fields) = stat.rsplit_once(") ")?;
         let state = fields.chars().next()?;
         let started = fields.split(' ').nth(19)?.parse().ok()?;
-        (state != 'Z' && state != 'X').then_some(Self { pid, started })
+        Some((Self { pid, started }, state))
     }
 
     /// Whether it still runs.

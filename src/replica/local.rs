@@ -65,6 +65,8 @@ pub(crate) enum Failure {
     Fault(String),
     /// The disk is not the one that the cluster knows under this node id.
     ForeignDisk(String),
+    /// The disk holds something else than was written to it.
+    Damaged(String),
     /// A newer release wrote what this node has to read.
     Newer(String),
     /// The cluster has removed this node.
@@ -76,6 +78,7 @@ impl Failure {
         match self {
             Self::Fault(message)
             | Self::ForeignDisk(message)
+            | Self::Damaged(message)
             | Self::Newer(message)
             | Self::Removed(message) => message,
         }
@@ -84,9 +87,10 @@ impl Failure {
     pub(crate) fn into_error(self) -> StartError {
         match self {
             Self::Fault(message) => StartError::Runtime(message),
-            Self::ForeignDisk(message) | Self::Newer(message) | Self::Removed(message) => {
-                StartError::DataDir(message)
-            }
+            Self::ForeignDisk(message)
+            | Self::Damaged(message)
+            | Self::Newer(message)
+            | Self::Removed(message) => StartError::DataDir(message),
         }
     }
 }

@@ -111,7 +111,14 @@ impl Replica {
             state,
         )
         .await
-        .map_err(|error| StartError::DataDir(format!("{}: {error}", config.data_dir.display())))?;
+        .map_err(|error| {
+            StartError::DataDir(directory.damage().unwrap_or_else(|| {
+                format!(
+                    "{}: {error}. This node cannot start on it: restore the directory, or replace the node",
+                    config.data_dir.display()
+                )
+            }))
+        })?;
         let node = Arc::new(Node::new(local, raft, log, directory));
         reclaim::measure(&node).await;
 

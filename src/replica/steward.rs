@@ -55,6 +55,7 @@ impl Steward {
         tokio::select! {
             () = work => {}
             () = self.watch_core() => {}
+            () = self.watch_damage() => {}
             () = reclaim::watch(&self.node) => {}
             () = self.watch_recovery() => {}
             () = self.watch_leader() => {}
@@ -73,9 +74,10 @@ impl Steward {
             }
             if let Err(error) = state {
                 let local = &self.node.local;
-                local.fail(match local.state.newer() {
-                    Some(newer) => newer.into(),
-                    None => Failure::Fault(format!("replication stopped: {error}")),
+                local.fail(match (local.state.newer(), self.node.directory.damage()) {
+                    (Some(newer), _) => newer.into(),
+                    (None, Some(damage)) => Failure::Damaged(damage),
+                    (None, None) => Failure::Fault(format!("replication stopped: {error}")),
                 });
                 break;
             }
@@ -83,6 +85,18 @@ impl Steward {
                 self.node.local.fail(Failure::Fault("replication ended unexpectedly".into()));
                 break;
             }
+        }
+        std::future::pending::<()>().await;
+    }
+
+    /// Whatever met it, a read of a client or the node itself: what else is wrong is not known, so nothing is served on.
+    async fn watch_damage(&self) {
+        let mut damage = self.node.directory.watch_damage();
+        // The directory outlives this node's tasks.
+        if let Ok(found) = damage.wait_for(Option::is_some).await
+            && let Some(what) = found.clone()
+        {
+            self.node.local.fail(Failure::Damaged(what));
         }
         std::future::pending::<()>().await;
     }

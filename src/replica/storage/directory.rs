@@ -19,6 +19,7 @@ use std::collections::BTreeMap;
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
+use tokio::sync::watch;
 use uuid::Uuid;
 
 use crate::error::StartError;
@@ -28,6 +29,10 @@ use crate::machine::fs::{self, File, OpenOptions, TryLockError};
 
 pub(crate) const STATE_POINTER: &str = "CURRENT-STATE";
 pub(crate) const SNAPSHOT_POINTER: &str = "CURRENT-SNAPSHOT";
+/// How the folders begin that hold a state.
+const STATE_PREFIX: &str = "state-";
+/// How the folders begin that hold a snapshot.
+const SNAPSHOT_PREFIX: &str = "snapshot-";
 /// How the folder begins in which a backup is restored.
 pub(crate) const RESTORE_PREFIX: &str = "restore-";
 /// How the founding text of a node begins whose directory was restored: it must not take part in a founding with one
@@ -52,6 +57,8 @@ pub(crate) struct Identity {
 #[derive(Debug)]
 pub(crate) struct Directory {
     root: PathBuf,
+    /// The first damage that was met while the node runs.
+    damage: watch::Sender<Option<String>>,
     _lock: File,
 }
 
@@ -112,11 +119,41 @@ impl Directory {
             }
             Err(TryLockError::Error(error)) => return Err(unusable(error)),
         }
-        Ok(Self { root: root.to_owned(), _lock: lock })
+        Ok(Self { root: root.to_owned(), damage: watch::Sender::new(None), _lock: lock })
     }
 
     pub(crate) fn root(&self) -> &Path {
         &self.root
+    }
+
+    /// Something in here is not what was written. The node must not go on with it, nor be started on it again.
+    pub(crate) fn note_damage(&self, what: &str) {
+        self.damage.send_if_modified(|known| {
+            let first = known.is_none();
+            if first {
+                *known = Some(format!(
+                    "{}: {what}. This node cannot go on with it: restore the directory, or replace the node",
+                    self.root.display()
+                ));
+            }
+            first
+        });
+    }
+
+    /// The same, when that is what an error says.
+    pub(crate) fn noted(&self, error: &io::Error) {
+        if error.kind() == io::ErrorKind::InvalidData && NewerForm::within(error).is_none() {
+            self.note_damage(&error.to_string());
+        }
+    }
+
+    /// The damage that was met.
+    pub(crate) fn damage(&self) -> Option<String> {
+        self.damage.borrow().clone()
+    }
+
+    pub(crate) fn watch_damage(&self) -> watch::Receiver<Option<String>> {
+        self.damage.subscribe()
     }
 
     pub(crate) fn log(&self) -> PathBuf {
@@ -133,33 +170,37 @@ impl Directory {
     }
 
     pub(crate) fn pointer(&self, name: &str) -> io::Result<Option<PathBuf>> {
-        match fs::read_to_string(self.root.join(name)) {
-            Ok(content) => {
-                let damaged = || {
-                    io::Error::new(
-                        io::ErrorKind::InvalidData,
-                        format!("{}: the pointer is damaged", self.root.join(name).display()),
-                    )
-                };
-                let (target, rest) = content.split_once('\n').unwrap_or((&content, ""));
-                // The first form had no line for it.
-                let format = match rest.lines().next() {
-                    None => POINTER_FORMAT,
-                    Some(line) => line
-                        .strip_prefix("format=")
-                        .and_then(|format| format.parse().ok())
-                        .ok_or_else(damaged)?,
-                };
-                let form = format!("the pointer file {name}");
-                NewerForm::refuse(&form, format, POINTER_FORMAT)?;
-                if target.is_empty() || target.contains('/') {
-                    return Err(damaged());
-                }
-                Ok(Some(self.root.join(target)))
-            }
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(error),
+        let path = self.root.join(name);
+        let content = match fs::read(&path) {
+            Ok(content) => content,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(named(&path, error)),
+        };
+        let damaged = || {
+            io::Error::new(
+                io::ErrorKind::InvalidData,
+                format!("{}: the pointer is damaged", path.display()),
+            )
+        };
+        let content = std::str::from_utf8(&content).map_err(|_| damaged())?;
+        let (target, rest) = content.split_once('\n').unwrap_or((content, ""));
+        // The first form had no line for it.
+        let format = match rest.lines().next() {
+            None => POINTER_FORMAT,
+            Some(line) => line
+                .strip_prefix("format=")
+                .and_then(|format| format.parse().ok())
+                .ok_or_else(damaged)?,
+        };
+        let form = format!("the pointer file {name}");
+        NewerForm::refuse(&form, format, POINTER_FORMAT)?;
+        // A pointer in the place of another one names a folder that exists, but not one of its own.
+        let own = if name == STATE_POINTER { STATE_PREFIX } else { SNAPSHOT_PREFIX };
+        let id = target.strip_prefix(own).ok_or_else(damaged)?;
+        if id.is_empty() || !id.bytes().all(|byte| byte.is_ascii_alphanumeric()) {
+            return Err(damaged());
         }
+        Ok(Some(self.root.join(target)))
     }
 
     /// Points `name` at `target`, which must already be durable.
@@ -177,7 +218,7 @@ impl Directory {
         for entry in fs::read_dir(&self.root)? {
             let path = entry?.path();
             let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-            let ours = ["state-", "snapshot-", "receive-", RESTORE_PREFIX]
+            let ours = [STATE_PREFIX, SNAPSHOT_PREFIX, "receive-", RESTORE_PREFIX]
                 .iter()
                 .any(|start| name.starts_with(start));
             if ours && is_folder(&path) && !live.iter().flatten().any(|live| *live == path) {
@@ -215,10 +256,13 @@ impl Directory {
     pub(crate) fn read_identity(&self) -> Result<Option<Identity>, StartError> {
         let path = self.root.join(IDENTITY);
         let refuse = |reason: String| StartError::DataDir(format!("{}: {reason}", path.display()));
-        match fs::read_to_string(&path) {
-            Ok(text) => Ok(Some(parse_identity(&text).map_err(refuse)?)),
+        match fs::read(&path) {
+            Ok(text) => {
+                let text = String::from_utf8_lossy(&text);
+                Ok(Some(parse_identity(&text).map_err(refuse)?))
+            }
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(refuse(error.to_string())),
+            Err(error) => Err(refuse(format!("{error}; restore it, or replace this node"))),
         }
     }
 
@@ -314,6 +358,14 @@ pub(crate) fn is_folder(path: &Path) -> bool {
     fs::metadata(path).is_ok_and(|found| found.is_dir())
 }
 
+/// Says which file or folder an error is about. What a newer release wrote is told apart by its type, and stays as it is.
+pub(crate) fn named(path: &Path, error: io::Error) -> io::Error {
+    if NewerForm::within(&error).is_some() {
+        return error;
+    }
+    io::Error::new(error.kind(), format!("{}: {error}", path.display()))
+}
+
 pub(crate) fn sync_dir(path: &Path) -> io::Result<()> {
     File::open(path)?.sync_all()
 }
@@ -364,6 +416,8 @@ mod tests {
         assert!(refusal(Directory::open(root.path(), 3)).contains("damaged"));
         fs::write(&path, whole.replace("format=1", "format=9")).unwrap();
         assert!(refusal(Directory::open(root.path(), 1)).contains("has format 9"));
+        fs::write(&path, b"format=1\nnode_id=\xff\n").unwrap();
+        assert!(refusal(Directory::open(root.path(), 1)).contains("damaged; restore it"));
         fs::remove_file(&path).unwrap();
         fs::create_dir(root.path().join("log")).unwrap();
         assert!(refusal(Directory::open(root.path(), 1)).contains("holds data"));
@@ -407,10 +461,23 @@ mod tests {
         write("state-1\nformat=2\nmore\n");
         let error = directory.pointer(STATE_POINTER).unwrap_err();
         assert!(NewerForm::within(&error).is_some(), "{error}");
-        for damaged in ["", "\n", "a/b\n", "state-1\nform", "state-1\nformat=\n"] {
+        for damaged in [
+            "",
+            "\n",
+            "a/b\n",
+            "state-1\nform",
+            "state-1\nformat=\n",
+            "state-\n",
+            "state-1/2\n",
+            "state-1\0\n",
+            "snapshot-1\n",
+        ] {
             write(damaged);
             let error = directory.pointer(STATE_POINTER).unwrap_err();
             assert!(error.to_string().contains("damaged"), "{damaged:?}: {error}");
         }
+        fs::write(root.path().join(STATE_POINTER), b"state-\xff\n").unwrap();
+        let error = directory.pointer(STATE_POINTER).unwrap_err().to_string();
+        assert!(error.contains("CURRENT-STATE: the pointer is damaged"), "{error}");
     }
 }

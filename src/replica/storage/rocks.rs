@@ -14,7 +14,7 @@ use rocksdb::{
     WriteBatch, WriteOptions,
 };
 
-use super::directory::Directory;
+use super::directory::{Directory, named};
 use super::engine::{Engine, Op, Visit};
 use crate::status::EngineStats;
 
@@ -61,18 +61,12 @@ pub(crate) fn io_error(error: rocksdb::Error) -> io::Error {
 
 /// Opens a database; the error names the folder.
 pub(crate) fn open(options: &Options, path: &Path) -> io::Result<DB> {
-    DB::open(options, path).map_err(|error| {
-        let error = io_error(error);
-        io::Error::new(error.kind(), format!("{}: {error}", path.display()))
-    })
+    DB::open(options, path).map_err(|error| named(path, io_error(error)))
 }
 
 /// Opens a database to read what it holds, its write-ahead log included; no file of it changes.
 pub(crate) fn open_read_only(options: &Options, path: &Path) -> io::Result<DB> {
-    DB::open_for_read_only(options, path, false).map_err(|error| {
-        let error = io_error(error);
-        io::Error::new(error.kind(), format!("{}: {error}", path.display()))
-    })
+    DB::open_for_read_only(options, path, false).map_err(|error| named(path, io_error(error)))
 }
 
 /// A range of keys to compact, and the bytes of the tables that begin in it.
@@ -116,20 +110,35 @@ pub(crate) fn write_batch(ops: &[Op]) -> WriteBatch {
 /// The log database.
 pub(crate) struct RocksEngine {
     db: DB,
-    // The lock of the directory outlives the database in it. Dropped after `db`.
-    _directory: Option<Arc<Directory>>,
+    // Its lock outlives the database in it. Dropped after `db`.
+    directory: Option<Arc<Directory>>,
 }
 
 impl RocksEngine {
     pub(crate) fn open(path: &Path, directory: Option<Arc<Directory>>) -> io::Result<Self> {
-        Ok(Self { db: open(&log_options(), path)?, _directory: directory })
+        Ok(Self { db: open(&log_options(), path)?, directory })
     }
 }
 
 impl RocksEngine {
     /// Opens a log that nobody writes, and changes no file of it.
     pub(crate) fn open_read_only(path: &Path, directory: Arc<Directory>) -> io::Result<Self> {
-        Ok(Self { db: open_read_only(&log_options(), path)?, _directory: Some(directory) })
+        Ok(Self { db: open_read_only(&log_options(), path)?, directory: Some(directory) })
+    }
+}
+
+impl RocksEngine {
+    /// Whoever asked is told, and the node that it must not go on.
+    fn failed(&self, error: rocksdb::Error) -> io::Error {
+        let error = io_error(error);
+        self.noted(&error);
+        error
+    }
+
+    fn noted(&self, error: &io::Error) {
+        if let Some(directory) = &self.directory {
+            directory.noted(error);
+        }
     }
 }
 
@@ -137,11 +146,11 @@ impl Engine for RocksEngine {
     fn write(&self, batch: &[Op], sync: bool) -> io::Result<()> {
         let mut options = WriteOptions::default();
         options.set_sync(sync);
-        self.db.write_opt(write_batch(batch), &options).map_err(io_error)
+        self.db.write_opt(write_batch(batch), &options).map_err(|error| self.failed(error))
     }
 
     fn get(&self, key: &[u8]) -> io::Result<Option<Bytes>> {
-        Ok(self.db.get(key).map_err(io_error)?.map(Bytes::from))
+        Ok(self.db.get(key).map_err(|error| self.failed(error))?.map(Bytes::from))
     }
 
     fn scan(&self, from: &[u8], to: &[u8], visit: Visit<'_>) -> io::Result<()> {
@@ -150,12 +159,12 @@ impl Engine for RocksEngine {
         let mut iterator = self.db.raw_iterator_opt(options);
         iterator.seek(from);
         while let Some((key, value)) = iterator.item() {
-            if visit(key, value)?.is_break() {
+            if visit(key, value).inspect_err(|error| self.noted(error))?.is_break() {
                 return Ok(());
             }
             iterator.next();
         }
-        iterator.status().map_err(io_error)
+        iterator.status().map_err(|error| self.failed(error))
     }
 
     fn compact(&self) -> io::Result<()> {

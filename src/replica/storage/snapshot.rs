@@ -11,7 +11,7 @@ use llm_config_proto::internal as pb;
 use rocksdb::checkpoint::Checkpoint;
 use rocksdb::{DB, Options, ReadOptions};
 
-use super::directory::{Directory, sync_dir};
+use super::directory::{Directory, named, sync_dir};
 use super::rocks::io_error;
 use super::view::StateDb;
 use crate::codec::{log_id_from_proto, stored_membership_from_proto, unseal};
@@ -130,9 +130,14 @@ pub(crate) fn read_applied(
     })
 }
 
+/// The error names the folder. A snapshot has no write-ahead log.
+fn open_read_only(options: &Options, path: &Path) -> io::Result<DB> {
+    DB::open_for_read_only(options, path, true).map_err(|error| named(path, io_error(error)))
+}
+
 /// Reads the position from inside a snapshot folder, which also proves that it opens.
 pub(crate) fn read_meta(options: &Options, path: &Path) -> io::Result<SnapshotMeta> {
-    let db = DB::open_for_read_only(options, path, true).map_err(io_error)?;
+    let db = open_read_only(options, path)?;
     read_applied(|key| Ok(db.get(key).map_err(io_error)?.map(Bytes::from)))
 }
 
@@ -147,7 +152,7 @@ pub(crate) fn verify(path: &Path, expected: &SnapshotMeta) -> io::Result<()> {
             format!("the snapshot claims position {expected} but holds {found}"),
         ));
     }
-    let db = DB::open_for_read_only(&options, path, true).map_err(io_error)?;
+    let db = open_read_only(&options, path)?;
     let mut reads = ReadOptions::default();
     reads.fill_cache(false);
     let mut iterator = db.raw_iterator_opt(reads);

@@ -217,7 +217,6 @@ impl StateMachine {
         cache: Cache,
         observer: Arc<dyn Observer>,
     ) -> io::Result<Self> {
-        directory.sweep()?;
         let path = match directory.pointer(STATE_POINTER)? {
             Some(path) if is_folder(&path) => path,
             Some(path) => {
@@ -248,6 +247,8 @@ impl StateMachine {
             }),
             None => None,
         };
+        // Only now that everything which is named was found: a pointer that is damaged must not cost what it named.
+        directory.sweep()?;
         let shared = Shared {
             directory,
             cache,
@@ -324,7 +325,9 @@ impl StateMachine {
         let mut options = WriteOptions::default();
         options.disable_wal(true);
         crash_point("state.before-write");
-        state.db().write_opt(rocks::write_batch(&ops), &options).map_err(rocks::io_error)?;
+        let written = state.db().write_opt(rocks::write_batch(&ops), &options);
+        // A compaction may have met damage: then nothing can be written any more.
+        written.map_err(rocks::io_error).inspect_err(|error| self.shared.directory.noted(error))?;
         crash_point("state.after-write");
         if joint {
             crash_point("members.joint");

@@ -21,8 +21,8 @@ pub(crate) struct StateDb {
     options: Options,
     path: PathBuf,
     obsolete: AtomicBool,
-    // The lock of the directory outlives the database in it.
-    _directory: Arc<Directory>,
+    // Its lock outlives the database in it.
+    directory: Arc<Directory>,
 }
 
 impl StateDb {
@@ -37,7 +37,7 @@ impl StateDb {
             options,
             path: path.to_owned(),
             obsolete: AtomicBool::new(false),
-            _directory: Arc::clone(directory),
+            directory: Arc::clone(directory),
         }))
     }
 
@@ -52,6 +52,14 @@ impl StateDb {
 
     pub(crate) fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// A reader is told what it cannot have, and the node that it must not go on.
+    fn noted<T>(&self, read: Result<T, StoreError>) -> Result<T, StoreError> {
+        if let Err(StoreError::Corrupt(what)) = &read {
+            self.directory.note_damage(what);
+        }
+        read
     }
 
     pub(crate) fn retire(&self) {
@@ -120,7 +128,12 @@ impl View {
         let mut options = bounds(&[DOMAIN_FIRST], &[DOMAIN_END]);
         options.fill_cache(false);
         options.set_readahead_size(READAHEAD_BYTES);
-        scan_raw(self.snapshot().raw_iterator_opt(options), Order::Ascending, visit)
+        let iterator = self.snapshot().raw_iterator_opt(options);
+        self.state().noted(scan_raw(iterator, Order::Ascending, visit))
+    }
+
+    fn state(&self) -> &StateDb {
+        self.pinned.borrow_owner()
     }
 
     fn snapshot(&self) -> &DbSnapshot<'_> {
@@ -130,7 +143,8 @@ impl View {
 
 impl Reader for View {
     fn get(&self, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
-        self.snapshot().get(key).map(|value| value.map(Bytes::from)).map_err(store_error)
+        let value = self.snapshot().get(key).map(|value| value.map(Bytes::from));
+        self.state().noted(value.map_err(store_error))
     }
 
     fn scan(
@@ -140,13 +154,15 @@ impl Reader for View {
         order: Order,
         visit: Visit<'_>,
     ) -> Result<(), StoreError> {
-        scan_raw(self.snapshot().raw_iterator_opt(bounds(from, to)), order, visit)
+        let iterator = self.snapshot().raw_iterator_opt(bounds(from, to));
+        self.state().noted(scan_raw(iterator, order, visit))
     }
 }
 
 impl Reader for StateDb {
     fn get(&self, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
-        self.db().get(key).map(|value| value.map(Bytes::from)).map_err(store_error)
+        let value = self.db().get(key).map(|value| value.map(Bytes::from));
+        self.noted(value.map_err(store_error))
     }
 
     fn scan(
@@ -156,7 +172,7 @@ impl Reader for StateDb {
         order: Order,
         visit: Visit<'_>,
     ) -> Result<(), StoreError> {
-        scan_raw(self.db().raw_iterator_opt(bounds(from, to)), order, visit)
+        self.noted(scan_raw(self.db().raw_iterator_opt(bounds(from, to)), order, visit))
     }
 }
 
