@@ -22,6 +22,8 @@ MONITORING_ARGS ?=
 BENCH_ARGS ?=
 # For `make jepsen`
 JEPSEN_ARGS ?= run
+# For `make jepsen-bugs`, as in: make jepsen-bugs BUGS_ARGS='--only watch-drops'
+BUGS_ARGS ?=
 
 .PHONY: help
 help: ## list the targets
@@ -137,6 +139,7 @@ docker-test: build ## run cluster/compose.yaml for real and break it; needs root
 .PHONY: release
 release: deps ## build optimised programs
 	$(CARGO) build --locked --release --workspace --bins
+	@! grep -qa LLM_CONFIG_SEEDED_BUG "$(CARGO_TARGET_DIR)/release/llm-config-manager"
 
 .PHONY: bench
 bench: release ## measure a cluster of three processes on this machine; prints a Markdown table
@@ -156,3 +159,14 @@ jepsen-short: build ## two fault runs on three nodes, in less than four minutes;
 	@LLM_CONFIG_SERVER="$(CARGO_TARGET_DIR)/debug/llm-config-manager" \
 		"$(CARGO_TARGET_DIR)/debug/jepsen-lite" matrix --runs 2 --seed 1 --nodes 3 --time 20 \
 		--faults power,partition,kill,pause --out "$(CARGO_TARGET_DIR)/jepsen-runs"
+
+# All packages are named so that everything below the server is the same as in `make build`, and not built again.
+.PHONY: seeded-server
+seeded-server: deps ## build the server that can be told to break its promises, under a name of its own
+	$(CARGO) build --locked --workspace --features llm-config-server/seeded-bugs --bin llm-config-manager-seeded
+
+.PHONY: jepsen-bugs
+jepsen-bugs: build seeded-server ## prove that the fault suite notices deliberate bugs; half an hour, root only. BUGS_ARGS='--short'
+	@.ci/lab
+	@LLM_CONFIG_SERVER="$(CARGO_TARGET_DIR)/debug/llm-config-manager-seeded" \
+		"$(CARGO_TARGET_DIR)/debug/jepsen-lite" bugs --out "$(CARGO_TARGET_DIR)/jepsen-runs" $(BUGS_ARGS)

@@ -30,7 +30,6 @@ const FOUND_TIMEOUT: Duration = Duration::from_secs(60);
 const HEALTHY: Duration = Duration::from_secs(5);
 /// Fewer answers a second than this, and the faults would have nothing to disturb.
 const RATE_MIN: u64 = 50;
-const HEAL_TIMEOUT: Duration = Duration::from_secs(60);
 const STOP_PATIENCE: Duration = Duration::from_secs(60);
 const TICK: Duration = Duration::from_millis(50);
 const PROGRESS: Duration = Duration::from_secs(10);
@@ -58,6 +57,12 @@ pub struct Wish {
     pub pace: u64,
     /// The server program.
     pub server: PathBuf,
+    /// What it finds in its environment.
+    pub environment: Vec<(&'static str, String)>,
+    /// How long the cluster may take to come together again.
+    pub heal: Duration,
+    /// How long a failing history is made smaller.
+    pub shrink: Duration,
     /// Where everything is written that stays.
     pub out: PathBuf,
     /// The command that runs it again.
@@ -80,6 +85,7 @@ pub fn run(wish: &Wish) -> anyhow::Result<Report> {
         out: wish.out.clone(),
         shim: needs(lab::doctor::Capability::Shim),
         groups: needs(lab::doctor::Capability::Groups),
+        environment: wish.environment.clone(),
     })?;
     net::enter(&lab.namespace(Port::Control))?;
     let runtime = clients_runtime(&lab)?;
@@ -131,7 +137,8 @@ pub fn run(wish: &Wish) -> anyhow::Result<Report> {
     history::write_file(&path, &history)?;
     let found = check::check(&history, &check::Limits::default());
     report.checks = checked(&found);
-    for file in judge::explain(&history, &found, &judge::Options::default(), &path)? {
+    let options = judge::Options { shrink_time: wish.shrink, ..judge::Options::default() };
+    for file in judge::explain(&history, &found, &options, &path)? {
         println!("see {}", file.display());
     }
     report.save(&wish.out.join("report.json"))?;
@@ -406,7 +413,7 @@ impl Drive<'_> {
         };
         ended.iter().try_for_each(|place| self.lab.start(*place))?;
         nemesis::replace_suspects(&mut self.lab)?;
-        let converged = self.lab.wait_converged(HEAL_TIMEOUT);
+        let converged = self.lab.wait_converged(self.wish.heal);
         self.report.healed_ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
         self.report.term = self.lab.leader().map_or(0, |(_, term)| term);
         self.note_crashes();
@@ -460,7 +467,7 @@ impl Drive<'_> {
         let detail = format!("{unsynced:?}");
         self.recorder.fault(&Fault { name, nodes, from_ns, to_ns, detail });
         self.say("all nodes had their power cut, and start again");
-        if let Err(error) = self.lab.wait_converged(HEAL_TIMEOUT) {
+        if let Err(error) = self.lab.wait_converged(self.wish.heal) {
             self.note_crashes();
             let wrong =
                 format!("after a power cut of all, the cluster does not come back: {error:#}");

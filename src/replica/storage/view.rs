@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
+use llm_config_bugs::{Bug, active};
 use llm_config_domain::store::{DOMAIN_END, DOMAIN_FIRST};
 use llm_config_domain::{Order, QueryError, Reader, StoreError, Visit, query};
 use rocksdb::{DB, Options, ReadOptions, SnapshotWithThreadMode};
@@ -139,6 +140,10 @@ impl Reader for View {
         order: Order,
         visit: Visit<'_>,
     ) -> Result<(), StoreError> {
+        if active(Bug::ViewNotPinned) {
+            std::thread::sleep(std::time::Duration::from_millis(5));
+            return self.pinned.borrow_owner().scan(from, to, order, visit);
+        }
         scan_raw(self.snapshot().raw_iterator_opt(bounds(from, to)), order, visit)
     }
 }
