@@ -113,10 +113,11 @@ pub fn run(wish: &Wish) -> anyhow::Result<Report> {
             server: version,
             ..Report::default()
         },
+        cut_off: false,
         lab,
     };
     let whole = drive.drive()?;
-    let Drive { mut report, lab, runtime, recorder, begun, .. } = drive;
+    let Drive { mut report, lab, runtime, recorder, begun, cut_off, .. } = drive;
     let nodes = lab.targets.now().iter().map(|target| target.id).collect();
     drop(lab);
     drop(runtime);
@@ -132,6 +133,7 @@ pub fn run(wish: &Wish) -> anyhow::Result<Report> {
     let mut history = history::read_file(&path)?;
     history.header.nodes = nodes;
     history.header.closing = whole;
+    history.header.partial = cut_off;
     history.header.notes.insert("command".to_owned(), wish.command.clone());
     history.header.notes.insert("server".to_owned(), report.server.clone());
     history::write_file(&path, &history)?;
@@ -211,6 +213,8 @@ struct Drive<'a> {
     interrupted: Arc<AtomicBool>,
     begun: Instant,
     report: Report,
+    /// Some calls were given up, and nobody took them down.
+    cut_off: bool,
 }
 
 /// A fault in force, and when it is to be mended.
@@ -238,11 +242,14 @@ impl Drive<'_> {
         if healed {
             self.check_service()?;
         }
-        self.runtime.block_on(work.stop(STOP_PATIENCE))?;
-        self.say("clients have stopped");
+        let stopped = self.runtime.block_on(work.stop(STOP_PATIENCE));
         if !healed {
+            // Whoever still waits for an answer leaves nothing behind; the checkers have to know.
+            self.cut_off = stopped.is_err();
             return Ok(false);
         }
+        stopped?;
+        self.say("clients have stopped");
         let revision = self.recorder.revision();
         self.runtime.block_on(work.drain_watches(revision))?;
         let closed = self.close()?;

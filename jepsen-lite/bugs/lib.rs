@@ -63,7 +63,7 @@ bugs! {
     ReadIndexNotAwaited = "read-index-not-awaited",
     /// A linearizable read that finds no leader is answered all the same.
     ReadUnconfirmed = "read-unconfirmed",
-    /// Cached reads are answered before what was committed is replayed.
+    /// Cached reads are answered before what was committed is replayed, and the replay waits for the leader.
     ReadBeforeReplay = "read-before-replay",
     /// A read does not wait for the revision that it asks for.
     MinRevisionIgnored = "min-revision-ignored",

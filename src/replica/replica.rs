@@ -305,8 +305,8 @@ impl Replica {
     /// entry proves nothing.
     #[must_use]
     pub fn recovered(&self) -> bool {
-        (*self.inner.recovered.borrow() || active(Bug::ReadBeforeReplay))
-            && self.inner.node.local.state.cluster_id().is_some()
+        active(Bug::ReadBeforeReplay)
+            || *self.inner.recovered.borrow() && self.inner.node.local.state.cluster_id().is_some()
     }
 
     /// Whether the node has recovered, is in contact with a working majority and has caught up.

@@ -130,6 +130,9 @@ impl View {
 
 impl Reader for View {
     fn get(&self, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
+        if active(Bug::ViewNotPinned) {
+            return self.pinned.borrow_owner().get(key);
+        }
         self.snapshot().get(key).map(|value| value.map(Bytes::from)).map_err(store_error)
     }
 
