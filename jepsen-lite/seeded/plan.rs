@@ -171,8 +171,8 @@ pub const fn plan(bug: Bug) -> Plan {
         Bug::WatchReorders => Plan::peace("a watch changes the order", &[Checker("watch")]).under(&[Kill], 5),
         Bug::WatchSplits => Plan::peace("a watch splits a revision", &[Checker("watch")]),
         Bug::WatchWithoutDeletes => Plan::peace("a watch leaves out deletions", &[Checker("watch")]),
-        Bug::WatchBookmarkAhead => Plan::peace("a bookmark is ahead of what was delivered", &[Checker("watch")]).under(&[Kill], 5),
-        Bug::WatchSkipsToNow => Plan::peace("a watch that is behind goes on with the newest", &[Checker("watch")]).under(&[Kill], 5),
+        Bug::WatchBookmarkAhead => Plan::peace("a bookmark is ahead of what was delivered", &[Checker("watch")]).under(&[Rolling], 3),
+        Bug::WatchSkipsToNow => Plan::peace("a watch that is behind goes on with the newest", &[Checker("watch")]).under(&[Partition], 5).snapshots(100),
     }
     .seed(1)
 }

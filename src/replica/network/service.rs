@@ -256,7 +256,7 @@ pub(crate) fn vote_from_proto(message: pb::VoteRequest) -> Result<VoteRequest<Ty
 }
 
 fn vote_reply(mut reply: VoteResponse<Types>, asked: Vote) -> Response<pb::VoteReply> {
-    if active(Bug::VoteForEverybody) {
+    if active(Bug::VoteForEverybody) && asked > reply.vote {
         (reply.vote, reply.vote_granted) = (asked, true);
     }
     Response::new(pb::VoteReply {
