@@ -160,7 +160,8 @@ async fn locally(node: &Node, command: Bytes, deadline: Instant) -> Attempt {
 
 /// What the command would come to if nothing came before it: for the bugs that answer so.
 fn guess(node: &Node, command: &Bytes) -> Option<Applied> {
-    if !active(Bug::AnswerGuessed) && !(active(Bug::AnswerBeforeCommit) && node.leads()) {
+    let leads = active(Bug::AnswerBeforeCommit) && node.leads();
+    if !active(Bug::AnswerGuessed) && !leads {
         return None;
     }
     let command = Command::decode(command.clone()).ok()?;
