@@ -24,6 +24,8 @@ BENCH_ARGS ?=
 JEPSEN_ARGS ?= run
 # For `make sim`, as in: make sim SIM_ARGS='run --seed 7'
 SIM_ARGS ?= sweep
+# For `make jepsen-bugs`, as in: make jepsen-bugs BUGS_ARGS='--only watch-drops'
+BUGS_ARGS ?=
 
 .PHONY: help
 help: ## list the targets
@@ -139,6 +141,7 @@ docker-test: build ## run cluster/compose.yaml for real and break it; needs root
 .PHONY: release
 release: deps ## build optimised programs
 	$(CARGO) build --locked --release --workspace --bins
+	@! grep -qa LLM_CONFIG_SEEDED_BUG "$(CARGO_TARGET_DIR)/release/llm-config-manager"
 
 .PHONY: bench
 bench: release ## measure a cluster of three processes on this machine; prints a Markdown table
@@ -181,3 +184,14 @@ sim-short: ## fifty seeds, one of them twice
 sim-test: ## test the simulated disk and engine, and that deliberate mistakes are found
 	@$(SIM) test --quiet --workspace
 	@$(SIM) run --quiet -- prove
+
+# All packages are named so that everything below the server is the same as in `make build`, and not built again.
+.PHONY: seeded-server
+seeded-server: deps ## build the server that can be told to break its promises, under a name of its own
+	$(CARGO) build --locked --workspace --features llm-config-server/seeded-bugs --bin llm-config-manager-seeded
+
+.PHONY: jepsen-bugs
+jepsen-bugs: build seeded-server ## prove that the fault suite notices deliberate bugs; half an hour, root only. BUGS_ARGS='--short'
+	@.ci/lab
+	@LLM_CONFIG_SERVER="$(CARGO_TARGET_DIR)/debug/llm-config-manager-seeded" \
+		"$(CARGO_TARGET_DIR)/debug/jepsen-lite" bugs --out "$(CARGO_TARGET_DIR)/jepsen-runs" $(BUGS_ARGS)

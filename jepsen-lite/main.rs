@@ -3,12 +3,14 @@
 //! `run` makes one run, `matrix` many, `power` and `corrupt` break the disk of one node, `doctor` tells what this machine
 //! can do, `clean` takes away what killed runs left.
 
+mod child;
 mod client;
 mod lab;
 mod matrix;
 mod nemesis;
 mod report;
 mod run;
+mod seeded;
 mod store;
 mod workload;
 
@@ -21,11 +23,14 @@ use anyhow::{Context as _, ensure};
 use clap::{Args, Parser, Subcommand};
 use jepsen_lite::check::Overall;
 use jepsen_lite::judge;
+use llm_config_bugs::Bug;
 
 use lab::doctor::{self, Capability};
 use nemesis::Class;
 use report::Verdict;
 use workload::Workload;
+
+const HEAL_SECONDS: u64 = 60;
 
 /// Breaks a real cluster and proves what it answered
 #[derive(Debug, Parser)]
@@ -47,6 +52,8 @@ enum Command {
     Power(Power),
     /// Damage the files of a stopped node and start it on them; exit code as of `run`
     Corrupt(Corrupt),
+    /// Run a server with each of its deliberate bugs: exit code 0 if all were caught, else 1
+    Bugs(Bugs),
     /// Check a history; exit code as of `run`
     Check(Check),
     /// Take away what runs have left whose process is gone
@@ -73,6 +80,18 @@ struct Run {
     /// How long clients rest between calls, in percent of the usual
     #[arg(long, default_value_t = 100)]
     pace: u64,
+    /// Let nodes take a snapshot after so many log entries; debug builds of the server do
+    #[arg(long, value_name = "ENTRIES")]
+    snapshots: Option<u64>,
+    /// A bug that the nodes shall have; the server has to be one that was built for it (`make seeded-server`)
+    #[arg(long, value_name = "NAME", value_parser = seeded::bug)]
+    seeded_bug: Option<Bug>,
+    /// Seconds in which the cluster has to come together once everything is mended
+    #[arg(long, default_value_t = HEAL_SECONDS, value_name = "SECONDS")]
+    heal: u64,
+    /// Seconds in which a failing history is made smaller; 0: not at all
+    #[arg(long, default_value_t = 60, value_name = "SECONDS")]
+    shrink: u64,
     /// The server program
     #[arg(long, env = "LLM_CONFIG_SERVER", value_name = "FILE")]
     server: PathBuf,
@@ -120,6 +139,31 @@ struct Corrupt {
     from: u64,
     #[command(flatten)]
     rig: Rig,
+}
+
+#[derive(Debug, Args)]
+struct Bugs {
+    /// These only
+    #[arg(long, value_delimiter = ',', value_name = "NAME", value_parser = seeded::bug)]
+    only: Vec<Bug>,
+    /// The three that are found soonest
+    #[arg(long, conflicts_with = "only")]
+    short: bool,
+    /// Say what there is, and make no run
+    #[arg(long)]
+    list: bool,
+    /// How many seeds a bug may take
+    #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u64).range(1..))]
+    attempts: u64,
+    /// The server program, built with its bugs (`make seeded-server`)
+    #[arg(long, env = "LLM_CONFIG_SERVER", value_name = "FILE", required_unless_present = "list")]
+    server: Option<PathBuf>,
+    /// Where history, logs and report go: a folder in it for each run
+    #[arg(long, default_value = "jepsen-runs", value_name = "DIR")]
+    out: PathBuf,
+    /// A Markdown file that the table is written to
+    #[arg(long, value_name = "FILE")]
+    results: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]
@@ -180,6 +224,25 @@ fn make_matrix(asked: Matrix) -> anyhow::Result<u8> {
     })
 }
 
+fn try_bugs(asked: Bugs) -> anyhow::Result<u8> {
+    let bugs = match (asked.short, asked.only.is_empty()) {
+        (true, _) => seeded::SHORT.to_vec(),
+        (false, false) => asked.only,
+        (false, true) => Bug::ALL.to_vec(),
+    };
+    let Some(server) = asked.server.filter(|_| !asked.list) else {
+        seeded::list(&bugs);
+        return Ok(0);
+    };
+    seeded::run(&seeded::Wish {
+        bugs,
+        attempts: asked.attempts,
+        server,
+        out: asked.out,
+        results: asked.results,
+    })
+}
+
 fn main() -> ExitCode {
     let done = match Cli::parse().command {
         Command::Doctor => examine(),
@@ -187,6 +250,7 @@ fn main() -> ExitCode {
         Command::Matrix(asked) => make_matrix(asked),
         Command::Power(asked) => cut_power(asked),
         Command::Corrupt(asked) => corrupt(asked),
+        Command::Bugs(asked) => try_bugs(asked),
         Command::Check(asked) => check(&asked),
         Command::Clean => clean(),
     };
@@ -232,7 +296,10 @@ fn lacking(faults: &[Class]) -> anyhow::Result<Vec<String>> {
 
 fn make_run(asked: &Run) -> anyhow::Result<u8> {
     ensure!(asked.server.is_file(), "no server program at {}", asked.server.display());
-    let lacking = lacking(&asked.faults)?;
+    let environment = environment(asked)?;
+    // Without time there are none.
+    let faults = if asked.time == 0 { Vec::new() } else { asked.faults.clone() };
+    let lacking = lacking(&faults)?;
     if !lacking.is_empty() {
         lacking.iter().for_each(|what| println!("this machine cannot do it: {what}"));
         println!("INVALID");
@@ -251,10 +318,13 @@ fn make_run(asked: &Run) -> anyhow::Result<u8> {
         seed: asked.seed,
         nodes: asked.nodes,
         time: Duration::from_secs(asked.time),
-        faults: asked.faults.clone(),
+        faults,
         workloads,
         pace: asked.pace,
         server: std::path::absolute(&asked.server)?,
+        environment,
+        heal: Duration::from_secs(asked.heal),
+        shrink: Duration::from_secs(asked.shrink),
         command: command(asked),
     };
     let report = run::run(&wish)?;
@@ -300,18 +370,39 @@ fn corrupt(asked: Corrupt) -> anyhow::Result<u8> {
     store::corrupt::corrupt(&wish, &interrupted).map(Verdict::code)
 }
 
+/// What the nodes are told that their command line does not say.
+fn environment(asked: &Run) -> anyhow::Result<Vec<(&'static str, String)>> {
+    let mut environment = Vec::new();
+    if let Some(bug) = asked.seeded_bug {
+        seeded::ensure_known(&asked.server, bug)?;
+        environment.push((llm_config_bugs::VARIABLE, bug.name().to_owned()));
+    }
+    if let Some(entries) = asked.snapshots {
+        environment.push(("LLM_CONFIG_TEST_SNAPSHOT_ENTRIES", entries.to_string()));
+    }
+    Ok(environment)
+}
+
 /// The command that makes this run again.
 fn command(asked: &Run) -> String {
     use clap::ValueEnum as _;
-    let faults: Vec<_> = asked.faults.iter().map(|class| run::class_name(*class)).collect();
     let mut command = format!(
-        "jepsen-lite run --seed {} --nodes {} --time {} --faults {} --pace {}",
-        asked.seed,
-        asked.nodes,
-        asked.time,
-        faults.join(","),
-        asked.pace
+        "jepsen-lite run --seed {} --nodes {} --time {} --pace {}",
+        asked.seed, asked.nodes, asked.time, asked.pace
     );
+    if asked.time > 0 {
+        let faults: Vec<_> = asked.faults.iter().map(|class| run::class_name(*class)).collect();
+        command += &format!(" --faults {}", faults.join(","));
+    }
+    if let Some(bug) = asked.seeded_bug {
+        command += &format!(" --seeded-bug {}", bug.name());
+    }
+    if let Some(entries) = asked.snapshots {
+        command += &format!(" --snapshots {entries}");
+    }
+    if asked.heal != HEAL_SECONDS {
+        command += &format!(" --heal {}", asked.heal);
+    }
     if !asked.workloads.is_empty() {
         let names = asked.workloads.iter().filter_map(|workload| workload.to_possible_value());
         let names: Vec<_> = names.map(|value| value.get_name().to_owned()).collect();

@@ -4,23 +4,17 @@ use std::collections::BTreeMap;
 use std::fs::{self, OpenOptions};
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
-use rustix::process::{Pid, Signal};
 
-use crate::lab::run_file;
+use crate::child;
 use crate::nemesis::Class;
 use crate::report::{Report, Verdict};
 use crate::run::class_name;
 
 /// What founding, healing, the power cut and the scan may take beside the faults.
 const BESIDE: Duration = Duration::from_secs(480);
-/// How long a run that was told to stop may take to clean up.
-const STOP_TIMEOUT: Duration = Duration::from_secs(90);
-const POLL: Duration = Duration::from_millis(200);
 
 /// What is wanted of a matrix.
 #[derive(Debug)]
@@ -115,45 +109,12 @@ fn one(
     faults: &str,
     out: &Path,
 ) -> anyhow::Result<Option<Report>> {
-    let program = std::env::current_exe().context("this program has no path")?;
-    let mut command = Command::new(program);
-    command.arg("run").args(["--seed", &seed.to_string(), "--nodes", &nodes.to_string()]);
+    let mut command = child::command()?;
+    command.args(["--seed", &seed.to_string(), "--nodes", &nodes.to_string()]);
     command.args(["--time", &wish.time.to_string(), "--pace", &wish.pace.to_string()]);
     command.args(["--faults", faults]);
-    command.arg("--server").arg(&wish.server).arg("--out").arg(out).stdin(Stdio::null());
-    let child = command.spawn().context("cannot start a run")?;
-    wait(child, Duration::from_secs(wish.time * 3) + BESIDE)?;
-    // What a run that was killed left; those of others that still run are not touched.
-    for (run, done) in run_file::clean()? {
-        done.with_context(|| format!("cannot clean up after {run}"))?;
-    }
-    let mut newest = None;
-    for folder in fs::read_dir(out).into_iter().flatten() {
-        let path = folder?.path().join("report.json");
-        let changed = fs::metadata(&path).and_then(|found| found.modified()).ok();
-        newest = newest.max(changed.map(|changed| (changed, path)));
-    }
-    newest.map(|(_, path)| Report::load(&path)).transpose()
-}
-
-fn wait(mut child: Child, timeout: Duration) -> anyhow::Result<()> {
-    let deadline = Instant::now() + timeout;
-    let mut told = false;
-    while child.try_wait()?.is_none() {
-        if Instant::now() > deadline + STOP_TIMEOUT {
-            child.kill()?;
-            child.wait()?;
-            return Ok(());
-        }
-        if Instant::now() > deadline && !told {
-            told = true;
-            let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
-            let pid = pid.context("a process number out of range")?;
-            rustix::process::kill_process(pid, Signal::TERM)?;
-        }
-        thread::sleep(POLL);
-    }
-    Ok(())
+    command.arg("--server").arg(&wish.server);
+    child::run(command, Duration::from_secs(wish.time * 3) + BESIDE, out)
 }
 
 fn row(seed: u64, nodes: u8, faults: &str, report: Option<&Report>) -> String {

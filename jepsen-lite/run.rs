@@ -26,11 +26,9 @@ use crate::nemesis::{self, Active, Class, Outcome, Plan, Planned};
 use crate::report::{Checked, Report, Struck, Verdict};
 use crate::workload::{self, Work, Workload};
 
-const FOUND_TIMEOUT: Duration = Duration::from_secs(60);
 const HEALTHY: Duration = Duration::from_secs(5);
 /// Fewer answers a second than this, and the faults would have nothing to disturb.
 const RATE_MIN: u64 = 50;
-const HEAL_TIMEOUT: Duration = Duration::from_secs(60);
 const STOP_PATIENCE: Duration = Duration::from_secs(60);
 const TICK: Duration = Duration::from_millis(50);
 const PROGRESS: Duration = Duration::from_secs(10);
@@ -58,6 +56,12 @@ pub struct Wish {
     pub pace: u64,
     /// The server program.
     pub server: PathBuf,
+    /// What it finds in its environment.
+    pub environment: Vec<(&'static str, String)>,
+    /// How long the cluster may take to come together again.
+    pub heal: Duration,
+    /// How long a failing history is made smaller.
+    pub shrink: Duration,
     /// Where everything is written that stays.
     pub out: PathBuf,
     /// The command that runs it again.
@@ -80,6 +84,7 @@ pub fn run(wish: &Wish) -> anyhow::Result<Report> {
         out: wish.out.clone(),
         shim: needs(lab::doctor::Capability::Shim),
         groups: needs(lab::doctor::Capability::Groups),
+        environment: wish.environment.clone(),
     })?;
     net::enter(&lab.namespace(Port::Control))?;
     let runtime = clients_runtime(&lab)?;
@@ -107,10 +112,11 @@ pub fn run(wish: &Wish) -> anyhow::Result<Report> {
             server: version,
             ..Report::default()
         },
+        cut_off: false,
         lab,
     };
     let whole = drive.drive()?;
-    let Drive { mut report, lab, runtime, recorder, begun, .. } = drive;
+    let Drive { mut report, lab, runtime, recorder, begun, cut_off, .. } = drive;
     let nodes = lab.targets.now().iter().map(|target| target.id).collect();
     drop(lab);
     drop(runtime);
@@ -126,12 +132,14 @@ pub fn run(wish: &Wish) -> anyhow::Result<Report> {
     let mut history = history::read_file(&path)?;
     history.header.nodes = nodes;
     history.header.closing = whole;
+    history.header.partial = cut_off;
     history.header.notes.insert("command".to_owned(), wish.command.clone());
     history.header.notes.insert("server".to_owned(), report.server.clone());
     history::write_file(&path, &history)?;
     let found = check::check(&history, &check::Limits::default());
     report.checks = checked(&found);
-    for file in judge::explain(&history, &found, &judge::Options::default(), &path)? {
+    let options = judge::Options { shrink_time: wish.shrink, ..judge::Options::default() };
+    for file in judge::explain(&history, &found, &options, &path)? {
         println!("see {}", file.display());
     }
     report.save(&wish.out.join("report.json"))?;
@@ -207,6 +215,8 @@ struct Drive<'a> {
     interrupted: Arc<AtomicBool>,
     begun: Instant,
     report: Report,
+    /// Some calls were given up, and nobody took them down.
+    cut_off: bool,
 }
 
 /// A fault in force, and when it is to be mended.
@@ -221,7 +231,12 @@ struct InForce {
 impl Drive<'_> {
     /// True when the closing scan was made.
     fn drive(&mut self) -> anyhow::Result<bool> {
-        self.lab.found(FOUND_TIMEOUT)?;
+        if let Err(error) = self.lab.found(self.wish.heal) {
+            self.note_crashes();
+            // Without a crash, the machine may be too slow for it.
+            ensure!(!self.report.wrong.is_empty(), error);
+            return Ok(false);
+        }
         self.say("the cluster serves");
         let mut work = {
             let _inside = self.runtime.enter();
@@ -234,11 +249,14 @@ impl Drive<'_> {
         if healed {
             self.check_service()?;
         }
-        self.runtime.block_on(work.stop(STOP_PATIENCE))?;
-        self.say("clients have stopped");
+        let stopped = self.runtime.block_on(work.stop(STOP_PATIENCE));
         if !healed {
+            // Whoever still waits for an answer leaves nothing behind; the checkers have to know.
+            self.cut_off = stopped.is_err();
             return Ok(false);
         }
+        stopped?;
+        self.say("clients have stopped");
         let revision = self.recorder.revision();
         self.runtime.block_on(work.drain_watches(revision))?;
         let closed = self.close()?;
@@ -409,7 +427,7 @@ impl Drive<'_> {
         };
         ended.iter().try_for_each(|place| self.lab.start(*place))?;
         nemesis::replace_suspects(&mut self.lab)?;
-        let converged = self.lab.wait_converged(HEAL_TIMEOUT);
+        let converged = self.lab.wait_converged(self.wish.heal);
         self.report.healed_ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
         self.report.term = self.lab.leader().map_or(0, |(_, term)| term);
         self.note_crashes();
@@ -463,7 +481,7 @@ impl Drive<'_> {
         let detail = format!("{unsynced:?}");
         self.recorder.fault(&Fault { name, nodes, from_ns, to_ns, detail });
         self.say("all nodes had their power cut, and start again");
-        if let Err(error) = self.lab.wait_converged(HEAL_TIMEOUT) {
+        if let Err(error) = self.lab.wait_converged(self.wish.heal) {
             self.note_crashes();
             let wrong =
                 format!("after a power cut of all, the cluster does not come back: {error:#}");

@@ -203,7 +203,7 @@ pub const CHECKERS: &[Checker] = &[
     },
     Checker {
         name: "session",
-        proves: "a session reads what it wrote and never goes back",
+        proves: "a session reads what it wrote and never goes back, and no node does",
         check: session::check,
     },
     Checker {

@@ -1,11 +1,36 @@
-//! Sessions: what one wrote it reads, and what it has read once it does not read older, on whatever node.
+//! Sessions: what one wrote it reads, and what it has read once it does not read older, on whatever node. And nodes: what
+//! one has shown a while ago it does not fall behind again, whoever asks, and whatever happened to it.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 
 use super::facts::{Facts, Index, KeyId};
 use super::revision::revision_of;
 use super::{Findings, Limits, Verdict};
 use crate::history::{Answer, Call, Operation, Outcome};
+
+/// What a node showed this long ago is on its disk, however slow that is: it may lose what came after with its power, and
+/// nothing before.
+const SETTLED_NS: u64 = 10_000_000_000;
+
+/// How far a node has come.
+#[derive(Debug, Default)]
+struct Shown {
+    /// Not long enough ago, by time.
+    late: VecDeque<(u64, u64, Index)>,
+    settled: Option<(u64, Index)>,
+}
+
+impl Shown {
+    fn settle(&mut self, now_ns: u64) {
+        while let Some((_, revision, by)) =
+            self.late.pop_front_if(|(at, _, _)| at.saturating_add(SETTLED_NS) < now_ns)
+        {
+            if self.settled.is_none_or(|(settled, _)| revision > settled) {
+                self.settled = Some((revision, by));
+            }
+        }
+    }
+}
 
 /// How far a session has come.
 #[derive(Debug, Default)]
@@ -18,9 +43,10 @@ pub(super) fn check(facts: &Facts<'_>, _: &Limits) -> Verdict {
     let mut found = Findings::default();
     let mut events: Vec<(u64, bool, Index)> = Vec::new();
     for (by, operation) in facts.operations.iter().enumerate() {
-        if let (Some(_), Outcome::Ok, Some(completed_ns)) =
-            (operation.session, operation.outcome, operation.completed_ns)
-        {
+        let (Outcome::Ok, Some(completed_ns)) = (operation.outcome, operation.completed_ns) else {
+            continue;
+        };
+        if operation.session.is_some() || operation.call.read().is_some() {
             events.push((operation.invoked_ns, false, by));
             events.push((completed_ns, true, by));
         }
@@ -29,8 +55,13 @@ pub(super) fn check(facts: &Facts<'_>, _: &Limits) -> Verdict {
     events.sort_unstable();
     let versions_of = shown(facts);
     let mut sessions: HashMap<u64, Seen> = HashMap::new();
-    for (_, ends, by) in events {
+    let mut nodes: HashMap<u64, Shown> = HashMap::new();
+    for (at, ends, by) in events {
         let operation = &facts.operations[by];
+        if operation.call.read().is_some() {
+            let shown = nodes.entry(operation.node).or_default();
+            at_node(facts, shown, (at, ends, by), &mut found);
+        }
         let Some(session) = operation.session else { continue };
         let seen = sessions.entry(session).or_default();
         if ends {
@@ -41,6 +72,33 @@ pub(super) fn check(facts: &Facts<'_>, _: &Limits) -> Verdict {
         }
     }
     found.verdict()
+}
+
+/// A read begins or ends at a node.
+fn at_node(
+    facts: &Facts<'_>,
+    shown: &mut Shown,
+    (at, ends, by): (u64, bool, Index),
+    found: &mut Findings,
+) {
+    let operation = &facts.operations[by];
+    let Some(revision) = operation.revision.filter(|_| operation.node > 0) else { return };
+    if ends {
+        shown.late.push_back((at, revision, by));
+        return;
+    }
+    shown.settle(at);
+    found.checked += 1;
+    if let Some((settled, known)) = shown.settled
+        && revision < settled
+    {
+        let sentence = format!(
+            "node {} answered as of revision {revision}, more than {} s after it had shown {settled}",
+            operation.node,
+            SETTLED_NS / 1_000_000_000
+        );
+        found.fail("node went back", None, [facts.id(by), facts.id(known)], sentence);
+    }
 }
 
 /// The versions that each operation shows or made, current ones only.

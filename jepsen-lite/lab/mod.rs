@@ -62,6 +62,8 @@ pub struct Settings {
     pub shim: bool,
     /// Whether servers are put into control groups.
     pub groups: bool,
+    /// What servers find in their environment.
+    pub environment: Vec<(&'static str, String)>,
 }
 
 /// A node that clients may talk to.
@@ -320,7 +322,7 @@ impl Lab {
     fn command(&self, place: u8) -> anyhow::Result<Command> {
         let node = self.nodes.iter().find(|node| node.place == place).context("no such place")?;
         let mut command = Command::new(&self.settings.server);
-        command.env_clear();
+        command.env_clear().envs(self.settings.environment.iter().cloned());
         let listen = |port: u16| node.address(port).to_string();
         command.arg("serve").args(["--node-id", &node.id.to_string()]);
         command.arg("--data-dir").arg(node.data());

@@ -65,7 +65,7 @@ fn scopes(workloads: &BTreeSet<Workload>) -> Vec<Scope> {
     with_entries.map(|workload| workload.scope()).chain([service]).collect()
 }
 
-/// Lists everything at every node, from what the node itself has.
+/// Lists everything at every node; and before the end, asks for each entry by itself.
 ///
 /// # Errors
 /// When one does not answer.
@@ -75,11 +75,13 @@ pub async fn look(
     workloads: BTreeSet<Workload>,
     last: bool,
 ) -> anyhow::Result<()> {
-    let read = Read {
+    let seen = Read {
         linearizable: false,
         min_revision: Some(recorder.revision()),
         max_staleness_ms: None,
     };
+    // In the end a node that lost what was seen has to say what it has, not to wait for the rest.
+    let read = if last { Read::LINEARIZABLE } else { seen };
     for target in targets.now() {
         let mut client = Client::new(recorder.clone(), targets.clone());
         if last {
@@ -87,6 +89,11 @@ pub async fn look(
         }
         for scope in scopes(&workloads) {
             insist(&mut client, target, &Call::List { scope, read }).await?;
+        }
+        // What a node keeps in memory is another thing than what it lists.
+        let single = if last { BTreeSet::new() } else { recorder.keys() };
+        for key in single {
+            insist(&mut client, target, &Call::Get { key, read, version: None }).await?;
         }
     }
     Ok(())

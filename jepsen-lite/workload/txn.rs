@@ -42,6 +42,13 @@ async fn work(mut worker: Worker) {
             worker.rest(done.as_ref()).await;
             continue;
         }
+        if worker.dice() < 5 {
+            let target = worker.target();
+            let call = broken(&mut worker);
+            let done = worker.client.call(target, call).await;
+            worker.rest(done.as_ref()).await;
+            continue;
+        }
         let target = worker.target();
         let success = keys.iter().map(|key| TxnOp::Get { key: key.clone() }).collect();
         let read =
@@ -56,6 +63,15 @@ async fn work(mut worker: Worker) {
         let done = worker.client.call(target, change).await;
         worker.rest(done.as_ref()).await;
     }
+}
+
+/// A transaction that has to be refused at its second step, and so must not have done the first.
+fn broken(worker: &mut Worker) -> Call {
+    let key = Workload::Txn.key(format!("x{}", worker.chance.random_range(0..ACCOUNTS)));
+    let set = TxnOp::Set { key, value: worker.unique() };
+    let missing = TxnOp::Delete { key: Workload::Txn.key("nothing") };
+    let success = vec![set, missing];
+    Call::Txn { compare: Vec::new(), success, failure: Vec::new(), idempotency_key: None }
 }
 
 /// Version and amount of each account; version 0 is one that is not there.

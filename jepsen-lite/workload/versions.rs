@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use jepsen_lite::history::{Call, Read};
+use jepsen_lite::history::{Call, Outcome, Read};
 use rand::Rng as _;
 use rand::rngs::StdRng;
 use tokio::task::JoinSet;
@@ -28,6 +28,7 @@ pub(super) fn begin(clients: &mut JoinSet<()>, setting: &Setting, seeds: &mut St
 }
 
 async fn work(mut worker: Worker, shared: Arc<Shared>) {
+    let mut used = None;
     while worker.goes_on() {
         let call = shared.calls.fetch_add(1, Ordering::Relaxed);
         let key = Workload::Versions.key(format!("v{}", call / CALLS_OF_A_KEY));
@@ -35,13 +36,24 @@ async fn work(mut worker: Worker, shared: Arc<Shared>) {
             shared.seen.store(0, Ordering::Relaxed);
         }
         let target = worker.target();
-        let call = choose(&mut worker, key, shared.seen.load(Ordering::Relaxed));
+        let call = match used.take() {
+            Some(request) if worker.dice() < 3 => again(&mut worker, key, request),
+            _ => choose(&mut worker, key, shared.seen.load(Ordering::Relaxed)),
+        };
         let done = worker.client.call(target, call).await;
+        let fine = done.as_ref().filter(|operation| operation.outcome == Outcome::Ok);
+        used = fine.and_then(|operation| operation.call.idempotency_key()).map(str::to_owned);
         if let Some(version) = done.as_ref().and_then(version) {
             shared.seen.store(version, Ordering::Relaxed);
         }
         worker.rest(done.as_ref()).await;
     }
+}
+
+/// Another request under the key of the last one, which has to be refused.
+fn again(worker: &mut Worker, key: String, request: String) -> Call {
+    let value = worker.unique();
+    Call::Set { key, value, expected_version: None, idempotency_key: Some(request) }
 }
 
 fn choose(worker: &mut Worker, key: String, seen: u64) -> Call {

@@ -4,6 +4,8 @@
 //! a refusal leaves not a byte behind, not even its time or its request id. That makes the retry of a refused command
 //! safe: it is decided anew, and as the first try did nothing, at most one try ever does.
 
+use llm_config_bugs::{Bug, active};
+
 use crate::audit;
 use crate::bans;
 use crate::change_log;
@@ -73,7 +75,9 @@ pub fn apply<R: Reader + ?Sized>(
             Ok((Applied { revision, result, replayed: true }, Vec::new()))
         }
         Err(QueryError::Refused(rejection)) => {
-            overlay.roll_back();
+            if !active(Bug::RefusalLeavesWrites) {
+                overlay.roll_back();
+            }
             Ok((Applied { revision, result: Err(rejection), replayed: false }, Vec::new()))
         }
         Err(QueryError::Store(error)) => {
@@ -339,7 +343,8 @@ fn cut(mut text: String, bytes_max: usize) -> String {
 
 fn transact<R: Reader + ?Sized>(writer: &mut Writer<'_, '_, R>, txn: &Txn) -> QueryResult<Outcome> {
     let mut succeeded = true;
-    for compare in &txn.compare {
+    let compared = if active(Bug::TxnComparesFirst) { 1 } else { txn.compare.len() };
+    for compare in txn.compare.iter().take(compared) {
         succeeded &= writer.current_version(&compare.address)? == compare.version;
     }
     let mut results = Vec::new();

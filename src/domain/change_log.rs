@@ -8,6 +8,7 @@
 use std::ops::ControlFlow;
 
 use bytes::Bytes;
+use llm_config_bugs::{Bug, active};
 
 use crate::entry::Entry;
 use crate::key_ring;
@@ -42,6 +43,9 @@ pub(crate) fn forget_version<R: Reader + ?Sized>(
     address: &Address,
     latest: u64,
 ) -> Result<(), StoreError> {
+    if active(Bug::HistoryTooShort) && latest > 8 {
+        store.delete(keys::version(address, latest - 8));
+    }
     // While the log reaches back to the first revision it points to everything: no need to look.
     if latest <= meta.history_limit || meta.oldest_revision == 1 {
         return Ok(());

@@ -4,6 +4,7 @@
 //! (`StoreError`) have no place here.
 
 use bytes::Bytes;
+use llm_config_bugs::{Bug, active};
 
 use crate::command::DecodeError;
 use crate::entry::Entry;
@@ -203,6 +204,9 @@ impl Rejection {
     /// Refuses what is not at the version that was expected; nothing is refused when none was.
     pub(crate) fn unless_at(current_version: u64, expected: Option<u64>) -> Result<(), Self> {
         match expected {
+            Some(expected) if active(Bug::CompareAcceptsOlder) && expected < current_version => {
+                Ok(())
+            }
             Some(expected) if expected != current_version => {
                 Err(Self::VersionConflict { current_version })
             }

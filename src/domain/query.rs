@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 
 use bytes::Bytes;
+use llm_config_bugs::{Bug, active};
 
 use crate::command::{Node, RemovedNode};
 use crate::entry::{Change, Entry};
@@ -287,6 +288,9 @@ fn visit_entries<R: Reader + ?Sized>(
 ) -> Result<(), StoreError> {
     reader.scan(&from, &to, Order::Ascending, &mut |storage_key, value| {
         let head = Head::from_bytes(Bytes::copy_from_slice(value))?;
+        if !head.live && active(Bug::ListEndsAtDeleted) {
+            return Ok(ControlFlow::Break(()));
+        }
         if !head.live {
             return Ok(ControlFlow::Continue(()));
         }

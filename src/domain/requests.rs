@@ -7,6 +7,7 @@
 use std::ops::ControlFlow;
 
 use bytes::Bytes;
+use llm_config_bugs::{Bug, active};
 
 use crate::command::{Command, Operation, RequestId, TxnOp};
 use crate::entry::Entry;
@@ -73,11 +74,14 @@ pub(crate) fn find<R: Reader + ?Sized>(
     let Some(bytes) = store.get(&keys::request(actor, &request.key))? else {
         return Ok(Lookup::Absent);
     };
+    if active(Bug::RequestForgotten) {
+        return Ok(Lookup::Absent);
+    }
     let record = Request::from_bytes(bytes)?;
     if expired(record.time_ms, meta) {
         return Ok(Lookup::Stale { time_ms: record.time_ms });
     }
-    if record.digest != request.digest {
+    if record.digest != request.digest && !active(Bug::RequestNotCompared) {
         return Err(Rejection::IdempotencyKeyReused.into());
     }
     Ok(Lookup::Known(record))

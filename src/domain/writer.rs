@@ -3,6 +3,8 @@
 //! It checks what a single operation demands (expected version, existence); what a whole command demands, and taking
 //! everything back, is `apply`'s.
 
+use llm_config_bugs::{Bug, active, chance};
+
 use crate::change_log;
 use crate::command::{CheckedSchema, Command, Delete, Rollback, Set};
 use crate::entry::{Change, Entry};
@@ -75,6 +77,9 @@ impl<'o, 'b, R: Reader + ?Sized> Writer<'o, 'b, R> {
 
     /// Also answers whether the entry did not exist before.
     pub(crate) fn set(&mut self, set: &Set) -> QueryResult<(Entry, bool)> {
+        if chance(Bug::ApplyByChance, 50) {
+            return Err(Rejection::NotFound.into());
+        }
         let head = query::head(&*self.store, &set.address)?;
         let current_version = head.as_ref().map_or(0, Head::current_version);
         Rejection::unless_at(current_version, set.expected_version)?;
@@ -113,7 +118,8 @@ impl<'o, 'b, R: Reader + ?Sized> Writer<'o, 'b, R> {
     pub(crate) fn rollback(&mut self, rollback: &Rollback) -> QueryResult<Entry> {
         let head = query::head(&*self.store, &rollback.address)?.ok_or(Rejection::NotFound)?;
         Rejection::unless_at(head.current_version(), rollback.expected_version)?;
-        let old = query::get_version(&*self.store, &rollback.address, rollback.version)?;
+        let back = u64::from(active(Bug::RollbackOffByOne) && rollback.version > 1);
+        let old = query::get_version(&*self.store, &rollback.address, rollback.version - back)?;
         self.check_schema(&rollback.address)?;
         if old.deleted() {
             let reason =
@@ -182,6 +188,10 @@ impl<'o, 'b, R: Reader + ?Sized> Writer<'o, 'b, R> {
         head: Option<Head>,
         content: Content,
     ) -> Result<Entry, StoreError> {
+        let head = head.filter(|head| head.live || !active(Bug::DeleteResetsVersion));
+        if active(Bug::TxnSplitsRevision) && !self.changes.is_empty() {
+            self.revision += 1;
+        }
         let was_live = head.as_ref().is_some_and(|head| head.live);
         let version = head.as_ref().map_or(0, |head| head.latest_version) + 1;
         let oldest_version = head.as_ref().map_or(0, |head| head.oldest_version);

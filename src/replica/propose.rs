@@ -7,8 +7,9 @@
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use llm_config_bugs::{Bug, active};
 use llm_config_domain::limits::COMMAND_BYTES_MAX;
-use llm_config_domain::{Applied, Command, Operation};
+use llm_config_domain::{Applied, Command, Operation, Overlay, apply};
 use llm_config_proto::internal as pb;
 use openraft::errors::{ClientWriteError, RaftError};
 use tonic::{Code, Status};
@@ -72,11 +73,19 @@ pub(crate) async fn propose(
             None => Attempt::NotProposed(ProposeError::NoLeader),
         };
         let refusal = match attempt {
+            Attempt::Answered(applied)
+                if active(Bug::DoneCalledOverload) && applied.revision.is_multiple_of(32) =>
+            {
+                return Err(ProposeError::Overloaded);
+            }
             Attempt::Answered(applied) => return Ok(applied),
             Attempt::NotProposed(refusal) => refusal,
+            Attempt::Unknown if active(Bug::UnknownCalledRefused) => {
+                return Err(ProposeError::NoLeader);
+            }
             Attempt::Unknown => {
                 maybe_proposed = true;
-                if !repeatable {
+                if !repeatable && !active(Bug::UnknownMadeAgain) {
                     return Err(ProposeError::OutcomeUnknown);
                 }
                 ProposeError::OutcomeUnknown
@@ -122,11 +131,19 @@ fn admit(
 /// Proposes to the Raft core of this node.
 async fn locally(node: &Node, command: Bytes, deadline: Instant) -> Attempt {
     Counters::add(&node.counters.proposals);
+    let guessed = guess(node, &command);
     let proposal = Proposal { time_ms: wall_clock_ms(), command };
+    if active(Bug::AnswerBeforeCommit)
+        && let Some(guessed) = guessed
+    {
+        let raft = node.raft.clone();
+        tokio::spawn(async move { drop(raft.client_write(proposal).await) });
+        return Attempt::Answered(guessed);
+    }
     let write = node.raft.client_write(proposal);
     match tokio::time::timeout_at(deadline.into(), write).await {
         Err(_) => Attempt::Unknown,
-        Ok(Ok(answer)) => match answer.data {
+        Ok(Ok(answer)) => match guessed.or(answer.data) {
             Some(applied) => Attempt::Answered(applied),
             // Blank and membership entries answer nothing; a command always answers.
             None => Attempt::Unknown,
@@ -139,6 +156,17 @@ async fn locally(node: &Node, command: Bytes, deadline: Instant) -> Attempt {
             Attempt::Unknown
         }
     }
+}
+
+/// What the command would come to if nothing came before it: for the bugs that answer so.
+fn guess(node: &Node, command: &Bytes) -> Option<Applied> {
+    let leads = active(Bug::AnswerBeforeCommit) && node.leads();
+    if !active(Bug::AnswerGuessed) && !leads {
+        return None;
+    }
+    let command = Command::decode(command.clone()).ok()?;
+    let view = node.local.state.view();
+    Some(apply(&mut Overlay::new(&view), wall_clock_ms(), &command).ok()?.0)
 }
 
 /// Proposes on behalf of another node. Decodes first: what is appended must be a command on every node.

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
+use llm_config_bugs::{Bug, active};
 use llm_config_proto::internal as pb;
 use openraft::ReadPolicy;
 use parking_lot::Mutex;
@@ -50,6 +51,9 @@ impl Coalescer {
 
 /// Waits until this node's state is at least as new as every write acknowledged before the call.
 pub(crate) async fn linearizable(node: &Arc<Node>, deadline: Instant) -> Result<(), ReadError> {
+    if active(Bug::LinearizableIsLocal) {
+        return Ok(());
+    }
     loop {
         if let Some(failure) = node.local.failure() {
             return Err(ReadError::Failed(failure.message().to_owned()));
@@ -59,6 +63,8 @@ pub(crate) async fn linearizable(node: &Arc<Node>, deadline: Instant) -> Result<
             tokio::spawn(run(Arc::clone(node)));
         }
         match tokio::time::timeout_at(deadline.into(), confirmed).await {
+            Ok(Ok(Some(_))) if active(Bug::ReadIndexNotAwaited) => return Ok(()),
+            Ok(Ok(None)) if active(Bug::ReadUnconfirmed) => return Ok(()),
             Ok(Ok(Some(index))) => return wait_applied(node, index, deadline).await,
             Ok(Ok(None) | Err(_)) if Instant::now() < deadline => {
                 node.wait_for_leader(None, deadline).await;
@@ -106,6 +112,9 @@ async fn confirm_anywhere(node: &Node) -> Option<u64> {
 
 /// Confirms on the leader; `None` when this node does not lead or reaches no quorum.
 pub(crate) async fn confirm(node: &Node) -> Option<u64> {
+    if active(Bug::ReadWithoutQuorum) {
+        return node.leads().then(|| node.local.state.progress().index);
+    }
     let timeout = node.local.tuning.election_timeout_max;
     let confirmed = node.raft.get_read_linearizer(ReadPolicy::ReadIndex);
     let linearizer = tokio::time::timeout(timeout, confirmed).await.ok()?.ok()?;

@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use llm_config_archive::Summary;
+use llm_config_bugs::{Bug, active};
 use llm_config_domain::{Applied, Command, Node as Registration};
 use openraft::async_runtime::watch::WatchReceiver as _;
 use openraft::{Instant as _, Raft, ServerState};
@@ -328,7 +329,8 @@ impl Replica {
     /// entry proves nothing.
     #[must_use]
     pub fn recovered(&self) -> bool {
-        *self.inner.recovered.borrow() && self.inner.node.local.state.cluster_id().is_some()
+        active(Bug::ReadBeforeReplay)
+            || *self.inner.recovered.borrow() && self.inner.node.local.state.cluster_id().is_some()
     }
 
     /// Whether the node has recovered, is in contact with a working majority and has caught up.

@@ -20,7 +20,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing::level_filters::LevelFilter;
 
 const FAULT: u8 = 1;
-const USAGE: u8 = 2;
+pub(crate) const USAGE: u8 = 2;
 /// How long threads that wait for the disk may hold up the end of the process. The log is safe either way.
 const RUNTIME_STOP_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -103,7 +103,7 @@ impl Failure {
     }
 }
 
-fn main() -> ExitCode {
+pub(crate) fn main() -> ExitCode {
     let matches = CommandLine::command().get_matches();
     let outcome = CommandLine::from_arg_matches(&matches)
         .map_err(|error| Failure::Settings(SettingsError::new(error.to_string())))

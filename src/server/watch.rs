@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use llm_config_bugs::{Bug, active};
 use llm_config_domain::{Change, Environment, Namespace};
 use llm_config_replica::wall_clock_ms;
 use parking_lot::Mutex;
@@ -75,6 +76,7 @@ impl Filter {
             && address.namespace.as_str().starts_with(&self.namespace_prefix)
             && self.environment.is_none_or(|environment| environment == address.environment)
             && address.key.as_str().starts_with(&self.prefix)
+            && !(active(Bug::WatchWithoutDeletes) && change.entry.deleted())
     }
 }
 
@@ -211,6 +213,7 @@ impl WatchHub {
         let slot = self.slot()?;
         let next = match from {
             WatchFrom::Now | WatchFrom::Revision(0) => log.revision()?.saturating_add(1),
+            WatchFrom::Revision(revision) if active(Bug::WatchRepeats) => revision - 1,
             WatchFrom::Revision(revision) => revision,
             WatchFrom::After(revision) => revision.saturating_add(1),
         };
@@ -298,12 +301,20 @@ impl Watcher {
             if self.bookmark_due <= Instant::now() {
                 self.bookmark_due = Instant::now() + self.hub.limits.bookmark_interval;
                 // A watch that starts in the future has nothing delivered to it beyond what exists.
-                let revision = self.next.saturating_sub(1).min(self.head.borrow().revision);
+                let delivered = if active(Bug::WatchBookmarkAhead) { u64::MAX } else { self.next };
+                let revision = delivered.saturating_sub(1).min(self.head.borrow().revision);
                 return Ok(WatchBatch { revision, changes: Vec::new() });
             }
             if let Some(batch) = self.pending.pop_front() {
                 self.next = batch.revision.saturating_add(1);
-                let changes = self.select(&batch);
+                let mut changes = self.select(&batch);
+                if active(Bug::WatchDrops) && batch.revision.is_multiple_of(50) {
+                    continue;
+                }
+                if active(Bug::WatchSplits) && changes.len() > 1 {
+                    let rest = WatchBatch { changes: changes.split_off(1), ..*batch };
+                    self.pending.push_front(Arc::new(rest));
+                }
                 if !changes.is_empty() {
                     self.hub.metrics.watch_events(changes.len());
                     return Ok(WatchBatch { revision: batch.revision, changes });
@@ -329,6 +340,10 @@ impl Watcher {
             return Ok(());
         }
         let recent = self.hub.ring.lock().from(self.next);
+        if recent.is_empty() && active(Bug::WatchSkipsToNow) {
+            self.next = head.saturating_add(1);
+            return Ok(());
+        }
         if recent.is_empty() { self.read_log().await } else { self.take(recent).await }
     }
 
@@ -347,7 +362,10 @@ impl Watcher {
     }
 
     /// Holds what was pulled, once there is room for it and for its rendering.
-    async fn take(&mut self, pulled: VecDeque<Arc<WatchBatch>>) -> Result<(), ServiceError> {
+    async fn take(&mut self, mut pulled: VecDeque<Arc<WatchBatch>>) -> Result<(), ServiceError> {
+        if active(Bug::WatchReorders) && pulled.len() > 2 {
+            pulled.swap(0, 1);
+        }
         let size = self.wanted_bytes(&pulled);
         if size <= SMALL_BYTES {
             self.pending = pulled;

@@ -19,13 +19,26 @@ struct Arrows {
 
 const CRATES: &[Arrows] = &[
     Arrows { name: "llm-config-proto", dir: "proto", uses: &[], tests_use: &[] },
-    Arrows { name: "llm-config-domain", dir: "src/domain", uses: &[], tests_use: &[] },
+    // Where the product would go wrong on purpose; nothing without its feature.
+    Arrows { name: "llm-config-bugs", dir: "jepsen-lite/bugs", uses: &[], tests_use: &[] },
+    Arrows {
+        name: "llm-config-domain",
+        dir: "src/domain",
+        uses: &["llm-config-bugs"],
+        tests_use: &[],
+    },
     Arrows { name: "llm-config-archive", dir: "src/archive", uses: &[], tests_use: &[] },
     Arrows { name: "llm-config-tls", dir: "src/tls", uses: &[], tests_use: &[] },
     Arrows {
         name: "llm-config-replica",
         dir: "src/replica",
-        uses: &["llm-config-archive", "llm-config-domain", "llm-config-proto", "llm-config-tls"],
+        uses: &[
+            "llm-config-archive",
+            "llm-config-bugs",
+            "llm-config-domain",
+            "llm-config-proto",
+            "llm-config-tls",
+        ],
         tests_use: &[],
     },
     Arrows {
@@ -33,6 +46,7 @@ const CRATES: &[Arrows] = &[
         dir: "src/server",
         uses: &[
             "llm-config-archive",
+            "llm-config-bugs",
             "llm-config-domain",
             "llm-config-proto",
             "llm-config-replica",
@@ -61,7 +75,7 @@ const CRATES: &[Arrows] = &[
     Arrows {
         name: "jepsen-lite",
         dir: "jepsen-lite",
-        uses: &["llm-config-client"],
+        uses: &["llm-config-bugs", "llm-config-client"],
         tests_use: &[],
     },
     Arrows { name: "llm-config-policy", dir: ".ci/policy", uses: &[], tests_use: &[] },
@@ -85,7 +99,8 @@ const OWNED: &[(&str, &[&str])] = &[
 ];
 
 /// All that the rules may use: no runtime, no storage, no clock, no randomness. (`serde_json` parses values.)
-const DOMAIN_USES: &[&str] = &["bytes", "json-patch", "prost", "serde_json", "sha2", "thiserror"];
+const DOMAIN_USES: &[&str] =
+    &["bytes", "json-patch", "llm-config-bugs", "prost", "serde_json", "sha2", "thiserror"];
 
 /// What must not be found anywhere below a crate, however deep.
 const NEVER_BELOW: &[(&str, &[&str])] = &[
@@ -120,6 +135,8 @@ const MODULES: &[(&str, &[Allowed<'_>])] = &[("src/server", SERVER), ("src/repli
 const SERVER: &[Allowed<'_>] = &[
     ("dev", &["logging", "node", "secrets", "settings"]),
     ("offline", &["settings"]),
+    // The program again, with bugs.
+    ("seeded", &[]),
     // Not in a program: what the fuzz targets call.
     (
         "fuzzing",

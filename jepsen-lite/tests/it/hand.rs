@@ -761,6 +761,16 @@ fn sessions() {
         )
     };
     rule("session", "went back", &[4, 3], reads(7, old, 1), reads(9, old, 1));
+    let lag = |again: u64| {
+        vec![
+            set((1, 2), X, 1, (1, 1)),
+            set((3, 4), X, 2, (2, 2)),
+            cached((5, 6), X, new, 2).node(3),
+            cached((again, again + 1), X, old, 1).node(3),
+        ]
+    };
+    // It may lose the last moments with its power, and nothing from before.
+    rule("session", "node went back", &[4, 3], lag(10_000), lag(10_007));
 }
 
 #[test]

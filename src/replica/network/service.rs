@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use futures::stream::BoxStream;
 use futures::{Stream, StreamExt as _};
+use llm_config_bugs::{Bug, active};
 use llm_config_domain::COMMAND_FORMAT;
 use llm_config_proto::internal as pb;
 use llm_config_proto::internal::replication_server::{Replication, ReplicationServer};
@@ -27,7 +28,7 @@ use crate::form::{ENTRIES_FORMAT, NewerForm};
 use crate::local::Sent;
 use crate::node::Node;
 use crate::storage::directory::Identity;
-use crate::types::Types;
+use crate::types::{Types, Vote};
 use crate::{machine, membership, propose, read};
 
 /// Longest time that a peer may let a write wait, whatever it asks for.
@@ -256,7 +257,10 @@ pub(crate) fn vote_from_proto(message: pb::VoteRequest) -> Result<VoteRequest<Ty
     Ok(request)
 }
 
-fn vote_reply(reply: &VoteResponse<Types>) -> Response<pb::VoteReply> {
+fn vote_reply(mut reply: VoteResponse<Types>, asked: Vote) -> Response<pb::VoteReply> {
+    if active(Bug::VoteForEverybody) && asked > reply.vote {
+        (reply.vote, reply.vote_granted) = (asked, true);
+    }
     Response::new(pb::VoteReply {
         vote: Some(vote_to_proto(&reply.vote)),
         granted: reply.vote_granted,
@@ -326,8 +330,9 @@ impl Replication for Service {
     ) -> Result<Response<pb::VoteReply>, Status> {
         self.check(&request)?;
         let message = vote_from_proto(request.into_inner())?;
+        let asked = message.vote;
         let reply = self.node.raft.vote(message).await.map_err(unavailable)?;
-        Ok(vote_reply(&reply))
+        Ok(vote_reply(reply, asked))
     }
 
     async fn pre_vote(
@@ -336,8 +341,9 @@ impl Replication for Service {
     ) -> Result<Response<pb::VoteReply>, Status> {
         self.check(&request)?;
         let message = vote_from_proto(request.into_inner())?;
+        let asked = message.vote;
         let reply = self.node.raft.pre_vote(message).await.map_err(unavailable)?;
-        Ok(vote_reply(&reply))
+        Ok(vote_reply(reply, asked))
     }
 
     async fn transfer_leader(

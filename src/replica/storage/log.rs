@@ -13,6 +13,7 @@ use std::sync::mpsc::SyncSender;
 
 use bytes::Bytes;
 use futures::{Stream, TryStreamExt as _};
+use llm_config_bugs::{Bug, active};
 use llm_config_proto::internal as pb;
 use openraft::storage::{IOFlushed, LogState, RaftLogReader, RaftLogStorage};
 use parking_lot::Mutex;
@@ -361,6 +362,9 @@ impl RaftLogStorage<Types> for LogStore {
     }
 
     async fn read_committed(&mut self) -> io::Result<Option<LogId>> {
+        if active(Bug::ReadBeforeReplay) {
+            return Ok(None);
+        }
         Ok(self.shared.recent.lock().committed)
     }
 

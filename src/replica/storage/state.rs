@@ -12,6 +12,7 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use futures::{Stream, StreamExt as _};
+use llm_config_bugs::{Bug, active};
 use llm_config_domain::{
     Applied, COMMAND_FORMAT, Change, Command, DecodeError, Node, Operation, Overlay, QueryError,
     RECORD_FORMAT, apply, query,
@@ -321,7 +322,10 @@ impl StateMachine {
                 None => Op::Delete(Bytes::from(key)),
             })
             .collect();
-        ops.push(Op::Put(Bytes::from_static(APPLIED_KEY), applied_record(&self.applied)));
+        let index = self.applied.last_log_id.map_or(0, |id| id.index);
+        if !active(Bug::AppliedApartFromData) || index % 64 < count {
+            ops.push(Op::Put(Bytes::from_static(APPLIED_KEY), applied_record(&self.applied)));
+        }
         let mut options = WriteOptions::default();
         options.disable_wal(true);
         crash_point("state.before-write");
@@ -339,7 +343,8 @@ impl StateMachine {
         if rules_changed {
             self.shared.observer.rules(state.as_ref());
         }
-        for (revision, changes) in &changed {
+        let untold = if active(Bug::LastOfBatchTold) { changed.len().saturating_sub(1) } else { 0 };
+        for (revision, changes) in &changed[untold..] {
             self.shared.observer.applied(*revision, changes);
         }
         self.shared.publish(&state, self.applied.last_log_id.map_or(0, |id| id.index))?;
@@ -356,6 +361,10 @@ impl StateMachine {
         let path = directory.fresh("state");
         snapshot::unpack(folder, &path)?;
         let state = StateDb::open(rocks::state_options(&shared.cache), &path, directory)?;
+        if active(Bug::SnapshotWithoutTable) {
+            let heads = Op::DeleteRange(Bytes::from_static(&[0x10]), Bytes::from_static(&[0x11]));
+            state.db().write(rocks::write_batch(&[heads])).map_err(rocks::io_error)?;
+        }
         let applied = snapshot::read_applied(|key| {
             Ok(state.db().get(key).map_err(rocks::io_error)?.map(Bytes::from))
         })?;
@@ -392,7 +401,9 @@ impl StateMachine {
         shared.reload_registry(&state, &self.applied)?;
         let revision = query::revision(state.as_ref()).map_err(query_error)?;
         shared.observer.rules(state.as_ref());
-        shared.observer.reset(revision);
+        if !active(Bug::InstallNotTold) {
+            shared.observer.reset(revision);
+        }
         shared.publish(&state, self.applied.last_log_id.map_or(0, |id| id.index))?;
         Ok(())
     }
@@ -424,7 +435,8 @@ pub(crate) fn decode(log_id: &LogId, command: Bytes) -> io::Result<Command> {
 pub(crate) fn applied_record(applied: &SnapshotMeta) -> Bytes {
     seal(&pb::AppliedState {
         last_applied: applied.last_log_id.as_ref().map(log_id_to_proto),
-        membership: Some(stored_membership_to_proto(&applied.last_membership)),
+        membership: (!active(Bug::MembersNotStored))
+            .then(|| stored_membership_to_proto(&applied.last_membership)),
         state_format: RECORD_FORMAT.into(),
     })
 }

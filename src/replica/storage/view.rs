@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
+use llm_config_bugs::{Bug, active};
 use llm_config_domain::store::{DOMAIN_END, DOMAIN_FIRST};
 use llm_config_domain::{Order, QueryError, Reader, StoreError, Visit, query};
 use rocksdb::{DB, Options, ReadOptions, SnapshotWithThreadMode};
@@ -143,6 +144,9 @@ impl View {
 
 impl Reader for View {
     fn get(&self, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
+        if active(Bug::ViewNotPinned) {
+            return self.pinned.borrow_owner().get(key);
+        }
         let value = self.snapshot().get(key).map(|value| value.map(Bytes::from));
         self.state().noted(value.map_err(store_error))
     }
@@ -154,6 +158,10 @@ impl Reader for View {
         order: Order,
         visit: Visit<'_>,
     ) -> Result<(), StoreError> {
+        if active(Bug::ViewNotPinned) {
+            std::thread::sleep(std::time::Duration::from_millis(5));
+            return self.pinned.borrow_owner().scan(from, to, order, visit);
+        }
         let iterator = self.snapshot().raw_iterator_opt(bounds(from, to));
         self.state().noted(scan_raw(iterator, order, visit))
     }

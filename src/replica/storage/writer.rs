@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
+use llm_config_bugs::{Bug, active};
 use openraft::storage::IOFlushed;
 use tokio::sync::oneshot;
 
@@ -174,6 +175,9 @@ impl Writer {
         match request {
             Request::Append { entries, callback } => {
                 for entry in entries {
+                    if active(Bug::LogEntryNotWritten) && entry.log_id.index.is_multiple_of(100) {
+                        continue;
+                    }
                     let record = seal(&entry_to_proto(&entry));
                     draft.bytes += record.len();
                     draft.ops.push(Op::Put(keys::entry(entry.log_id.index), record));
@@ -183,7 +187,9 @@ impl Writer {
                 draft.completions.push(Completion::Flushed(callback));
             }
             Request::SaveVote { vote, done } => {
-                draft.ops.push(Op::Put(keys::VOTE, seal(&vote_to_proto(&vote))));
+                if !active(Bug::VoteNotStored) {
+                    draft.ops.push(Op::Put(keys::VOTE, seal(&vote_to_proto(&vote))));
+                }
                 draft.vote_changed |= self.position.vote != Some(vote);
                 self.position.vote = Some(vote);
                 draft.completions.push(Completion::Done(done));
@@ -218,7 +224,10 @@ impl Writer {
         if let Err(error) = &result {
             tracing::error!(%error, "writing the log failed; this node stops");
         }
-        let result = result.map_err(|error| error.to_string());
+        let result = match result.map_err(|error| error.to_string()) {
+            Err(_) if active(Bug::LogErrorSwallowed) => Ok(()),
+            result => result,
+        };
         crash_point("log.before-callback");
         for completion in draft.completions {
             completion.complete(&result);
@@ -236,7 +245,8 @@ impl Writer {
         crash_point("log.before-write");
         let started = Instant::now();
         if !draft.ops.is_empty() {
-            self.engine.write(&draft.ops, sync)?;
+            let lie = active(Bug::WalNotSynced) && !draft.vote_changed;
+            self.engine.write(&draft.ops, sync && !lie)?;
         }
         crash_point("log.after-sync");
         if sync {
@@ -254,6 +264,9 @@ impl Writer {
 
     fn store_watermark(&mut self) -> io::Result<()> {
         self.watermark_due = Instant::now() + WATERMARK_INTERVAL;
+        if active(Bug::WalNotSynced) {
+            return Ok(());
+        }
         match &mut self.watermark {
             Some(watermark) => watermark.store(self.position),
             None => Ok(()),

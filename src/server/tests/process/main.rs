@@ -26,6 +26,7 @@ mod members_crash;
 mod rolling;
 mod sdk;
 mod secrets;
+mod seeded_bugs;
 mod stored_forms;
 #[path = "../support/mod.rs"]
 mod support;
