@@ -8,6 +8,7 @@ mod matrix;
 mod nemesis;
 mod report;
 mod run;
+mod tally;
 mod workload;
 
 use std::collections::BTreeSet;
@@ -39,8 +40,14 @@ enum Command {
     Doctor,
     /// Make one run: exit code 0 pass, 1 violation, 2 the harness failed, 3 invalid, 4 unknown
     Run(Run),
-    /// Make many runs, one after the other; the exit code of the worst
+    /// Make many runs; the exit code of the worst
     Matrix(Matrix),
+    /// Add up runs: report files, the JSON lines of a matrix, or folders of runs; the exit code of the worst
+    Sum {
+        /// Files and folders
+        #[arg(required = true)]
+        paths: Vec<PathBuf>,
+    },
     /// Check a history; exit code as of `run`
     Check(Check),
     /// Take away what runs have left whose process is gone
@@ -92,6 +99,12 @@ struct Matrix {
     /// How many runs
     #[arg(long, default_value_t = 28)]
     runs: u64,
+    /// How many of them at once
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=16))]
+    jobs: u8,
+    /// Go on with a matrix in the same folder: runs that came to a report are not made again
+    #[arg(long)]
+    resume: bool,
     /// The seed of the first; each further one is one higher
     #[arg(long, default_value_t = 1)]
     seed: u64,
@@ -101,9 +114,12 @@ struct Matrix {
     /// Seconds in which faults are made, in each run
     #[arg(long, default_value_t = 40, value_name = "SECONDS")]
     time: u64,
-    /// Classes of faults: each run has one of them in turn and two others; all that a store has to survive when not given
+    /// Classes of faults, which have their turn as the first of a run; all that a store has to survive when not given
     #[arg(long, value_delimiter = ',', value_enum)]
     faults: Vec<Class>,
+    /// How many classes each run mixes
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u8).range(1..=8))]
+    mix: u8,
     /// How long clients rest between calls, in percent of the usual
     #[arg(long, default_value_t = 100)]
     pace: u64,
@@ -122,10 +138,13 @@ fn make_matrix(asked: Matrix) -> anyhow::Result<u8> {
     let faults = if asked.faults.is_empty() { Class::HONEST.to_vec() } else { asked.faults };
     matrix::matrix(&matrix::Wish {
         runs: asked.runs,
+        jobs: asked.jobs,
+        resume: asked.resume,
         seed: asked.seed,
         nodes: asked.nodes,
         time: asked.time,
         faults,
+        mix: asked.mix,
         pace: asked.pace,
         server: asked.server,
         out: asked.out,
@@ -138,6 +157,7 @@ fn main() -> ExitCode {
         Command::Doctor => examine(),
         Command::Run(run) => make_run(&run),
         Command::Matrix(asked) => make_matrix(asked),
+        Command::Sum { paths } => sum(&paths),
         Command::Check(asked) => check(&asked),
         Command::Clean => clean(),
     };
@@ -247,6 +267,13 @@ fn check(asked: &Check) -> anyhow::Result<u8> {
         Overall::Unknown => Verdict::Unknown,
     }
     .code())
+}
+
+fn sum(paths: &[PathBuf]) -> anyhow::Result<u8> {
+    let mut tally = tally::Tally::default();
+    paths.iter().try_for_each(|path| tally.read(path))?;
+    println!("{}", tally.text());
+    Ok(tally.worst())
 }
 
 fn clean() -> anyhow::Result<u8> {
