@@ -67,7 +67,7 @@ pub(super) fn install(strike: &mut Strike<'_>) -> anyhow::Result<Outcome> {
     members.shuffle(strike.chance);
     let others: Vec<u8> = members.iter().copied().filter(|place| *place != leader).collect();
     let minority = members.len().div_ceil(2) - 1;
-    let (name, rules) = match strike.chance.random_range(0..8) {
+    let (name, rules) = match strike.chance.random_range(0..12) {
         // With its clients, so that it is asked and must not answer for the others.
         0 | 1 => (format!("leader {leader} alone"), between(&ports(&[leader]), &ports(&others))),
         2 => {
@@ -98,10 +98,26 @@ pub(super) fn install(strike: &mut Strike<'_>) -> anyhow::Result<Outcome> {
                 format!("bridge {} between {} and {}", members[0], listed(left), listed(right));
             (name, between(&ports(left), &ports(right)))
         }
-        _ => (
+        7 => (
             format!("clients without leader {leader}"),
             between(&[Port::Clients], &ports(&[leader])),
         ),
+        8 => {
+            let one = &members[..1];
+            (format!("clients without {}", listed(one)), between(&[Port::Clients], &ports(one)))
+        }
+        9 => {
+            let (one, rest) = members.split_at(1);
+            (format!("{} without its peers", listed(one)), between(&ports(one), &ports(rest)))
+        }
+        10 => {
+            // Each of them is asked, and none may answer for the others.
+            let rules = members.iter().enumerate().flat_map(|(at, one)| {
+                between(&ports(&[*one]), &ports(&members[at + 1..])) //
+            });
+            ("nodes without their peers".to_owned(), rules.collect())
+        }
+        _ => ("clients without nodes".to_owned(), between(&[Port::Clients], &ports(&members))),
     };
     block(strike, name, &rules)
 }
@@ -185,6 +201,9 @@ pub(super) fn network(strike: &mut Strike<'_>) -> anyhow::Result<Outcome> {
                 ended += strike.lab.network.reset(Port::Node(one), Port::Node(*other))?;
             }
             ended += strike.lab.network.reset(Port::Node(one), Port::Clients)?;
+            if ended == 0 {
+                return Ok(Outcome::Skipped(format!("nobody is connected to {one}")));
+            }
             Ok(Outcome::Installed(Box::new(Reset { place: one, ended })))
         }
     }
