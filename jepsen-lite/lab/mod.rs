@@ -430,15 +430,18 @@ impl Lab {
     /// Asks a server to stop.
     ///
     /// # Errors
-    /// When it does not, or fails at it.
+    /// When it can be neither stopped nor killed.
     pub fn stop(&mut self, place: u8) -> anyhow::Result<()> {
         self.supervise()?;
         let node = self.node(place)?;
         node.duty = Duty::Rest;
         let Some(mut server) = node.server.take() else { return Ok(()) };
-        let status = server.stop()?;
+        let stopped = server.stop();
+        let why = stopped.as_ref().err().map(|error| format!("{error:#}\n")).unwrap_or_default();
+        // One that does not stop has done wrong; the run goes on without it.
+        let status = stopped.or_else(|_| server.kill())?;
         if !status.success() {
-            let (id, log) = (node.id, node.log_tail(15));
+            let (id, log) = (node.id, why + &node.log_tail(15));
             self.crashes.push(Crash { id, status, log });
         }
         Ok(())

@@ -5,10 +5,11 @@ use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::fs::File;
 use std::io::{ErrorKind, Read as _, Write as _};
+use std::iter::Sum;
 use std::os::fd::AsFd as _;
 use std::os::unix::fs::OpenOptionsExt as _;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -54,6 +55,16 @@ pub struct Counts {
     pub overtaken: u64,
     /// Frames that came twice.
     pub doubled: u64,
+}
+
+impl Sum for Counts {
+    fn sum<I: Iterator<Item = Self>>(counts: I) -> Self {
+        counts.fold(Self::default(), |sum, more| Self {
+            delayed: sum.delayed + more.delayed,
+            overtaken: sum.overtaken + more.overtaken,
+            doubled: sum.doubled + more.doubled,
+        })
+    }
 }
 
 /// One direction.
@@ -116,7 +127,8 @@ impl Line {
 #[derive(Debug)]
 pub struct Wire {
     stop: Arc<AtomicBool>,
-    thread: JoinHandle<anyhow::Result<Counts>>,
+    counts: Arc<Mutex<Counts>>,
+    thread: JoinHandle<anyhow::Result<()>>,
 }
 
 impl Wire {
@@ -126,8 +138,16 @@ impl Wire {
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = stop.clone();
         let lines = [Line::new(weather, seed), Line::new(weather, seed.wrapping_add(1))];
-        let thread = thread::spawn(move || carry(&ends, lines, &stopped));
-        Self { stop, thread }
+        let counts = Arc::new(Mutex::new(Counts::default()));
+        let counted = counts.clone();
+        let thread = thread::spawn(move || carry(&ends, lines, &stopped, &counted));
+        Self { stop, counts, thread }
+    }
+
+    /// What it has done so far.
+    #[must_use]
+    pub fn counts(&self) -> Counts {
+        *self.counts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Ends it, and with it its devices; what is still on the way is lost.
@@ -136,12 +156,19 @@ impl Wire {
     /// When it had ended by itself.
     pub fn end(self) -> anyhow::Result<Counts> {
         self.stop.store(true, Ordering::Relaxed);
-        let Ok(counts) = self.thread.join() else { bail!("a wire panicked") };
-        counts
+        let counts = self.counts.clone();
+        let Ok(ended) = self.thread.join() else { bail!("a wire panicked") };
+        ended?;
+        Ok(*counts.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
 
-fn carry(ends: &[File; 2], mut lines: [Line; 2], stop: &AtomicBool) -> anyhow::Result<Counts> {
+fn carry(
+    ends: &[File; 2],
+    mut lines: [Line; 2],
+    stop: &AtomicBool,
+    counts: &Mutex<Counts>,
+) -> anyhow::Result<()> {
     let mut frame = vec![0; FRAME_BYTES];
     while !stop.load(Ordering::Relaxed) {
         let next = lines.iter().filter_map(Line::due).min();
@@ -166,13 +193,10 @@ fn carry(ends: &[File; 2], mut lines: [Line; 2], stop: &AtomicBool) -> anyhow::R
                 let _ = (&ends[1 - from]).write(&frame);
             }
         }
+        *counts.lock().unwrap_or_else(PoisonError::into_inner) =
+            lines.iter().map(|line| line.counts).sum();
     }
-    let [one, other] = lines.map(|line| line.counts);
-    Ok(Counts {
-        delayed: one.delayed + other.delayed,
-        overtaken: one.overtaken + other.overtaken,
-        doubled: one.doubled + other.doubled,
-    })
+    Ok(())
 }
 
 /// As the kernel wants it: the name of a device, and what it is to be.

@@ -1,7 +1,7 @@
 //! Faults of time on the network: packets come late, in another order, or twice.
 
 use std::collections::BTreeSet;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use rand::Rng as _;
@@ -28,10 +28,14 @@ const WEATHERS: [Weather; 6] = [
     weather(3, 500, 1500, 2),
 ];
 
+/// How long a wire may go without enough packets to do all that it should.
+const PATIENCE: Duration = Duration::from_secs(20);
+
 #[derive(Debug)]
 struct Late {
     wires: Vec<(u8, Wire)>,
     weather: Weather,
+    begun: Instant,
 }
 
 pub(super) fn install(strike: &mut Strike<'_>) -> anyhow::Result<Outcome> {
@@ -48,12 +52,17 @@ pub(super) fn install(strike: &mut Strike<'_>) -> anyhow::Result<Outcome> {
         let seed = strike.chance.random();
         wires.push((place, strike.lab.network.lay_wire(Port::Node(place), weather, seed)?));
     }
-    Ok(Outcome::Installed(Box::new(Late { wires, weather })))
+    Ok(Outcome::Installed(Box::new(Late { wires, weather, begun: Instant::now() })))
 }
 
 impl Late {
     fn places(&self) -> Vec<u8> {
         self.wires.iter().map(|(place, _)| *place).collect()
+    }
+
+    fn bit(&self, counts: Counts) -> bool {
+        let Counts { delayed, overtaken, doubled } = counts;
+        delayed > 0 && overtaken > 0 && (doubled > 0 || self.weather.doubled == 0)
     }
 }
 
@@ -73,18 +82,17 @@ impl Active for Late {
         set(&self.places())
     }
 
-    fn mend(self: Box<Self>, lab: &mut Lab) -> anyhow::Result<Evidence> {
-        let mut all = Counts::default();
-        let weather = self.weather;
-        for (place, wire) in self.wires {
-            let counts = lab.network.take_wire(Port::Node(place), wire)?;
-            all.delayed += counts.delayed;
-            all.overtaken += counts.overtaken;
-            all.doubled += counts.doubled;
-        }
-        let Counts { delayed, overtaken, doubled } = all;
-        let bit = delayed > 0 && overtaken > 0 && (doubled > 0 || weather.doubled == 0);
+    fn is_due(&mut self, _lab: &mut Lab) -> anyhow::Result<bool> {
+        let counts = self.wires.iter().map(|(_, wire)| wire.counts());
+        Ok(self.bit(counts.sum()) || self.begun.elapsed() > PATIENCE)
+    }
+
+    fn mend(mut self: Box<Self>, lab: &mut Lab) -> anyhow::Result<Evidence> {
+        let taken = std::mem::take(&mut self.wires).into_iter();
+        let taken = taken.map(|(place, wire)| lab.network.take_wire(Port::Node(place), wire));
+        let counts: Counts = taken.collect::<anyhow::Result<Vec<_>>>()?.into_iter().sum();
+        let Counts { delayed, overtaken, doubled } = counts;
         let words = format!("{delayed} packets late, {overtaken} overtaken, {doubled} twice");
-        Ok(Evidence::of(bit, words))
+        Ok(Evidence::of(self.bit(counts), words))
     }
 }

@@ -1,6 +1,7 @@
 //! Faults of the network: who cannot reach whom, what gets lost, and how slowly the rest comes.
 
 use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
 
 use rand::Rng as _;
 use rand::seq::SliceRandom as _;
@@ -9,15 +10,20 @@ use super::{Active, Evidence, Outcome, Strike, listed};
 use crate::lab::net::{Cut, Port};
 use crate::lab::{Lab, RAFT};
 
+/// How long rules may go without a packet that they apply to, and a limit without being met: a node may be cut off, or
+/// stopped, by another fault.
+const PATIENCE: Duration = Duration::from_secs(20);
+
 #[derive(Debug)]
 struct Blocked {
     name: String,
     cut: Cut,
+    begun: Instant,
 }
 
 fn block(strike: &mut Strike<'_>, name: String, rules: &[String]) -> anyhow::Result<Outcome> {
     let cut = strike.lab.network.cut(rules)?;
-    Ok(Outcome::Installed(Box::new(Blocked { name, cut })))
+    Ok(Outcome::Installed(Box::new(Blocked { name, cut, begun: Instant::now() })))
 }
 
 impl Active for Blocked {
@@ -27,6 +33,10 @@ impl Active for Blocked {
 
     fn holds(&self) -> BTreeSet<u8> {
         BTreeSet::new()
+    }
+
+    fn is_due(&mut self, lab: &mut Lab) -> anyhow::Result<bool> {
+        Ok(lab.network.dropped(&self.cut)? > 0 || self.begun.elapsed() > PATIENCE)
     }
 
     fn mend(self: Box<Self>, lab: &mut Lab) -> anyhow::Result<Evidence> {
@@ -193,7 +203,7 @@ pub(super) fn network(strike: &mut Strike<'_>) -> anyhow::Result<Outcome> {
         2 => {
             let rate = ["256kbit", "1mbit"][strike.chance.random_range(0..2)];
             strike.lab.network.throttle(Port::Node(one), rate)?;
-            Ok(Outcome::Installed(Box::new(Slow { place: one, rate })))
+            Ok(Outcome::Installed(Box::new(Slow { place: one, rate, begun: Instant::now() })))
         }
         _ => {
             let mut ended = 0;
@@ -213,6 +223,7 @@ pub(super) fn network(strike: &mut Strike<'_>) -> anyhow::Result<Outcome> {
 struct Slow {
     place: u8,
     rate: &'static str,
+    begun: Instant,
 }
 
 impl Active for Slow {
@@ -222,6 +233,11 @@ impl Active for Slow {
 
     fn holds(&self) -> BTreeSet<u8> {
         BTreeSet::from([self.place])
+    }
+
+    fn is_due(&mut self, lab: &mut Lab) -> anyhow::Result<bool> {
+        let met = lab.network.throttled(Port::Node(self.place))? > 0;
+        Ok(met || self.begun.elapsed() > PATIENCE)
     }
 
     fn mend(self: Box<Self>, lab: &mut Lab) -> anyhow::Result<Evidence> {

@@ -54,7 +54,6 @@ struct Interrupted {
     had: u64,
     /// How much of it is to come.
     wanted: u64,
-    pointer: String,
     bit: bool,
     words: String,
 }
@@ -80,7 +79,6 @@ pub(super) fn install(strike: &mut Strike<'_>) -> anyhow::Result<Outcome> {
     };
     // Clients that wait for its answers would bring the others too little to forget.
     strike.lab.tell_targets_but(Some(place));
-    let pointer = pointer(&strike.lab.node(place)?.data());
     Ok(Outcome::Installed(Box::new(Interrupted {
         place,
         leader,
@@ -88,7 +86,6 @@ pub(super) fn install(strike: &mut Strike<'_>) -> anyhow::Result<Outcome> {
         stage: Stage::Held(held),
         had,
         wanted,
-        pointer,
         bit: false,
         words: "the others had forgotten nothing that it lacked".to_owned(),
     })))
@@ -104,11 +101,6 @@ fn cut_off(lab: &mut Lab, place: u8) -> anyhow::Result<Cut> {
     });
     let rules: Vec<_> = rules.collect();
     lab.network.cut(&rules)
-}
-
-/// Which snapshot it has.
-fn pointer(data: &Path) -> String {
-    fs::read_to_string(data.join("CURRENT-SNAPSHOT")).unwrap_or_default()
 }
 
 /// How much of a snapshot has come that is not complete; nothing when none is coming.
@@ -136,7 +128,6 @@ impl Interrupted {
 
     fn let_go(&mut self, lab: &mut Lab) -> anyhow::Result<()> {
         lab.tell_targets();
-        self.pointer = pointer(&lab.node(self.place)?.data());
         lab.network.throttle(Port::Node(self.place), RATE)?;
         match std::mem::replace(&mut self.stage, Stage::Open) {
             Stage::Held(Some(cut)) => lab.network.open(cut),
@@ -172,9 +163,9 @@ impl Interrupted {
                 down = Some(self.place);
             }
         }
-        // More than the network still holds back is missing, so what was coming cannot be complete.
+        // Less than the ballast alone, and more is missing than the network may still hold: it was not complete.
         let bytes = arrived(data).unwrap_or(0);
-        self.bit = bytes > 0 && pointer(data) == self.pointer;
+        self.bit = bytes > 0 && bytes < BALLAST_BYTES;
         let by = match (down, self.how) {
             (None, _) => "cut off from the others".to_owned(),
             (Some(place), How::Power) => {

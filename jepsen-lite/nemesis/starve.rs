@@ -53,14 +53,10 @@ enum Starved {
 
 pub(super) fn install(strike: &mut Strike<'_>) -> anyhow::Result<Outcome> {
     let Some(place) = strike.one() else { return Strike::skipped() };
-    let starved = match strike.chance.random_range(0..4) {
-        0 => {
-            let percent = [2, 5, 10][strike.chance.random_range(0..3)];
-            quota(strike.lab, place, (percent * PERIOD_US / 100).cast_signed())?;
-            let before = number(strike.lab, place, "cpu", "cpu.stat", "nr_throttled ")?;
-            Starved::Processor { place, percent, before }
-        }
-        1 => {
+    let free = strike.free();
+    let leader = strike.lab.leader().map(|(place, _)| place).filter(|place| free.contains(place));
+    let starved = match (strike.chance.random_range(0..4), leader) {
+        (1, _) => {
             let before = number(strike.lab, place, "memory", "memory.failcnt", "")?;
             let node = strike.lab.node(place)?;
             // The kernel kills it when it needs more.
@@ -73,8 +69,15 @@ pub(super) fn install(strike: &mut Strike<'_>) -> anyhow::Result<Outcome> {
             limit(used - used / 8).or_else(|_| limit(used + PAGE_BYTES))?;
             Starved::Memory { place, before }
         }
-        2 => files(strike.lab, place)?,
-        _ => log(strike.lab, place)?,
+        (2, _) => files(strike.lab, place)?,
+        // A follower without its leader has little to say.
+        (3, Some(leader)) => log(strike.lab, leader)?,
+        _ => {
+            let percent = [2, 5, 10][strike.chance.random_range(0..3)];
+            quota(strike.lab, place, (percent * PERIOD_US / 100).cast_signed())?;
+            let before = number(strike.lab, place, "cpu", "cpu.stat", "nr_throttled ")?;
+            Starved::Processor { place, percent, before }
+        }
     };
     let patience = Instant::now() + PATIENCE;
     Ok(Outcome::Installed(Box::new(Starving { what: starved, patience })))
