@@ -12,6 +12,7 @@ mod report;
 mod run;
 mod seeded;
 mod store;
+mod tally;
 mod workload;
 
 use std::collections::BTreeSet;
@@ -46,7 +47,7 @@ enum Command {
     Doctor,
     /// Make one run: exit code 0 pass, 1 violation, 2 the harness failed, 3 invalid, 4 unknown
     Run(Run),
-    /// Make many runs, one after the other; the exit code of the worst
+    /// Make many runs; the exit code of the worst
     Matrix(Matrix),
     /// Cut the power of one node again and again; exit code as of `run`
     Power(Power),
@@ -54,6 +55,12 @@ enum Command {
     Corrupt(Corrupt),
     /// Run a server with each of its deliberate bugs: exit code 0 if all were caught, else 1
     Bugs(Bugs),
+    /// Add up runs: report files, the JSON lines of a matrix, or folders of runs; the exit code of the worst
+    Sum {
+        /// Files and folders
+        #[arg(required = true)]
+        paths: Vec<PathBuf>,
+    },
     /// Check a history; exit code as of `run`
     Check(Check),
     /// Take away what runs have left whose process is gone
@@ -183,6 +190,12 @@ struct Matrix {
     /// How many runs
     #[arg(long, default_value_t = 28)]
     runs: u64,
+    /// How many of them at once
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=16))]
+    jobs: u8,
+    /// Go on with a matrix in the same folder: runs that came to a report are not made again
+    #[arg(long)]
+    resume: bool,
     /// The seed of the first; each further one is one higher
     #[arg(long, default_value_t = 1)]
     seed: u64,
@@ -192,9 +205,12 @@ struct Matrix {
     /// Seconds in which faults are made, in each run
     #[arg(long, default_value_t = 40, value_name = "SECONDS")]
     time: u64,
-    /// Classes of faults: each run has one of them in turn and two others; all that a store has to survive when not given
+    /// Classes of faults, which have their turn as the first of a run; all that a store has to survive when not given
     #[arg(long, value_delimiter = ',', value_enum)]
     faults: Vec<Class>,
+    /// How many classes each run mixes
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u8).range(1..=8))]
+    mix: u8,
     /// How long clients rest between calls, in percent of the usual
     #[arg(long, default_value_t = 100)]
     pace: u64,
@@ -213,10 +229,13 @@ fn make_matrix(asked: Matrix) -> anyhow::Result<u8> {
     let faults = if asked.faults.is_empty() { Class::HONEST.to_vec() } else { asked.faults };
     matrix::matrix(&matrix::Wish {
         runs: asked.runs,
+        jobs: asked.jobs,
+        resume: asked.resume,
         seed: asked.seed,
         nodes: asked.nodes,
         time: asked.time,
         faults,
+        mix: asked.mix,
         pace: asked.pace,
         server: asked.server,
         out: asked.out,
@@ -251,6 +270,7 @@ fn main() -> ExitCode {
         Command::Power(asked) => cut_power(asked),
         Command::Corrupt(asked) => corrupt(asked),
         Command::Bugs(asked) => try_bugs(asked),
+        Command::Sum { paths } => sum(&paths),
         Command::Check(asked) => check(&asked),
         Command::Clean => clean(),
     };
@@ -424,6 +444,13 @@ fn check(asked: &Check) -> anyhow::Result<u8> {
         Overall::Unknown => Verdict::Unknown,
     }
     .code())
+}
+
+fn sum(paths: &[PathBuf]) -> anyhow::Result<u8> {
+    let mut tally = tally::Tally::default();
+    paths.iter().try_for_each(|path| tally.read(path))?;
+    println!("{}", tally.text());
+    Ok(tally.worst())
 }
 
 fn clean() -> anyhow::Result<u8> {

@@ -99,6 +99,12 @@ pub struct Report {
     pub healed_ms: u64,
     /// The term in the end: how many elections there were, at most.
     pub term: u64,
+    /// How often a node lost its power, and with it what was not synced.
+    #[serde(default)]
+    pub power_cuts: u64,
+    /// How often all members did so at once.
+    #[serde(default)]
+    pub power_cuts_of_all: u64,
     /// What was done to it.
     pub faults: Vec<Struck>,
     /// What each checker says.

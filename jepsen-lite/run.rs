@@ -13,8 +13,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, ensure};
 use jepsen_lite::history::{self, Fault, Header};
 use jepsen_lite::{check, judge};
-use rand::SeedableRng as _;
 use rand::rngs::StdRng;
+use rand::{Rng as _, SeedableRng as _};
 use tokio::runtime::Runtime;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -29,6 +29,8 @@ use crate::workload::{self, Work, Workload};
 const HEALTHY: Duration = Duration::from_secs(5);
 /// Fewer answers a second than this, and the faults would have nothing to disturb.
 const RATE_MIN: u64 = 50;
+/// How long faults that have to wait for the cluster may do so after the last one began.
+const WAIT_MAX: Duration = Duration::from_secs(45);
 const STOP_PATIENCE: Duration = Duration::from_secs(60);
 const TICK: Duration = Duration::from_millis(50);
 const PROGRESS: Duration = Duration::from_secs(10);
@@ -73,6 +75,13 @@ pub struct Wish {
 /// # Errors
 /// When the harness fails; what the product did wrong is in the report.
 pub fn run(wish: &Wish) -> anyhow::Result<Report> {
+    let mut wish = wish.clone();
+    if wish.faults.contains(&Class::ClockRate) {
+        // The age of an answer is by the clock of the node that gives it: no promise is made for one that runs wrong.
+        wish.workloads.remove(&Workload::Staleness);
+    }
+    ensure!(!wish.workloads.is_empty(), "these faults leave no workload");
+    let wish = &wish;
     fs::create_dir_all(&wish.out).with_context(|| format!("cannot make {}", wish.out.display()))?;
     let version = command::run(&wish.server.to_string_lossy(), ["--version"])?.trim().to_owned();
     let needs = |what| wish.faults.iter().any(|class| class.needs().contains(&what));
@@ -85,6 +94,7 @@ pub fn run(wish: &Wish) -> anyhow::Result<Report> {
         shim: needs(lab::doctor::Capability::Shim),
         groups: needs(lab::doctor::Capability::Groups),
         environment: wish.environment.clone(),
+        snapshots: wish.faults.iter().any(|class| class.needs_snapshots()),
     })?;
     net::enter(&lab.namespace(Port::Control))?;
     let runtime = clients_runtime(&lab)?;
@@ -117,6 +127,7 @@ pub fn run(wish: &Wish) -> anyhow::Result<Report> {
     };
     let whole = drive.drive()?;
     let Drive { mut report, lab, runtime, recorder, begun, cut_off, .. } = drive;
+    [report.power_cuts, report.power_cuts_of_all] = lab.power_cuts;
     let nodes = lab.targets.now().iter().map(|target| target.id).collect();
     drop(lab);
     drop(runtime);
@@ -237,6 +248,10 @@ impl Drive<'_> {
             ensure!(!self.report.wrong.is_empty(), error);
             return Ok(false);
         }
+        if self.wish.faults.contains(&Class::Snapshot) {
+            let mut chance = StdRng::seed_from_u64(self.wish.seed);
+            self.lab.load(|| chance.random())?;
+        }
         self.say("the cluster serves");
         let mut work = {
             let _inside = self.runtime.enter();
@@ -332,7 +347,9 @@ impl Drive<'_> {
                 delay += started.elapsed();
             }
             // The rest is for what has to wait for the others.
-            if left.is_empty() && begun.elapsed() > self.wish.time * 2 + delay {
+            if left.is_empty()
+                && begun.elapsed() > self.wish.time + WAIT_MAX.max(self.wish.time) + delay
+            {
                 break;
             }
             if said.elapsed() > PROGRESS {
@@ -426,7 +443,10 @@ impl Drive<'_> {
             self.lab.nodes.iter().filter(ended).map(|node| node.place).collect()
         };
         ended.iter().try_for_each(|place| self.lab.start(*place))?;
-        nemesis::replace_suspects(&mut self.lab)?;
+        if let Some(wrong) = nemesis::replace_suspects(&mut self.lab)? {
+            self.report.wrong.push(wrong);
+            return Ok(false);
+        }
         let converged = self.lab.wait_converged(self.wish.heal);
         self.report.healed_ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
         self.report.term = self.lab.leader().map_or(0, |(_, term)| term);

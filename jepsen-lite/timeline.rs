@@ -5,13 +5,19 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
 use crate::check::Violation;
-use crate::history::{Answer, Call, Entry, History, Operation, Outcome, TxnOp, TxnResult, Value};
+use crate::history::{
+    Answer, Call, Entry, Fault, History, Operation, Outcome, TxnOp, TxnResult, Value,
+};
 
 /// More bars than this nobody reads: only those around what is wrong are drawn.
 const OPERATIONS_MAX: usize = 600;
 const ROW_PX: usize = 30;
 const BAR_PX: usize = 22;
 const LEFT_PX: usize = 120;
+/// A picture is at least so wide, if its bars may grow for that.
+const WIDTH_PX: usize = 1200;
+/// About as wide as a character of a label.
+const CHAR_PX: usize = 7;
 const VALUE_CHARS_MAX: usize = 60;
 
 const STYLE: &str = "
@@ -20,10 +26,11 @@ body { font: 14px/1.4 system-ui, sans-serif; margin: 1.5rem; }
 .wrong { border-left: 4px solid var(--named); padding: .3rem .8rem; margin: .5rem 0; }
 .picture { overflow-x: auto; border: 1px solid #8886; }
 svg text { font: 11px system-ui, sans-serif; fill: #111; }
-svg text.axis { fill: #888; }
+svg text.axis, svg text.name { fill: #888; }
 rect.ok { fill: var(--bar); } rect.fail { fill: var(--fail); } rect.unknown { fill: var(--unknown); stroke: #a88a20; stroke-dasharray: 4 3; }
 rect.named { stroke: var(--named); stroke-width: 3; }
-rect.fault { fill: var(--fault); }
+rect.fault { fill: var(--fault); } rect.shade { fill: var(--fault); opacity: .35; }
+.key span { display: inline-block; border-radius: 3px; padding: 0 .5rem; margin-right: .5rem; color: #111; }
 line { stroke: #8884; }
 table { border-collapse: collapse; margin-top: 1rem; } td, th { text-align: left; padding: .15rem .7rem; border-bottom: 1px solid #8884; vertical-align: top; }
 tr.named td { background: #d9534f22; }
@@ -91,7 +98,7 @@ impl Axis {
         let ends = drawn.iter().filter_map(|operation| operation.completed_ns);
         let moments: BTreeSet<u64> = begins.chain(ends).collect();
         let moments: Vec<u64> = moments.into_iter().collect();
-        let step = if moments.len() > 400 { 14 } else { 44 };
+        let step = (WIDTH_PX / moments.len().max(1)).clamp(14, 160);
         Self { moments, step }
     }
 
@@ -113,21 +120,26 @@ fn picture(page: &mut String, history: &History, drawn: &[&Operation], named: &B
         .into_iter()
         .zip(1..)
         .collect();
-    let (width, height) = (axis.end() + 20, (rows.len() + 2) * ROW_PX);
+    let faults = seen(history, &axis);
+    let top = faults.len() * ROW_PX;
+    let (width, height) = (axis.end() + 20, top + (rows.len() + 2) * ROW_PX);
     let mut svg = format!(
         "<div class=\"picture\"><svg width=\"{width}\" height=\"{height}\" xmlns=\"http://www.w3.org/2000/svg\">\n"
     );
-    for fault in &history.faults {
+    for (row, fault) in faults.iter().enumerate() {
         let (from, to) = (axis.x(fault.from_ns), fault.to_ns.map_or(axis.end(), |to| axis.x(to)));
         let nodes: Vec<String> = fault.nodes.iter().map(u64::to_string).collect();
         let title = format!("{} of {} {}", fault.name, nodes.join(", "), fault.detail);
+        let (y, wide) = (row * ROW_PX + 4, to.saturating_sub(from).max(3));
         let _ = writeln!(
             svg,
-            "<rect class=\"fault\" x=\"{from}\" y=\"0\" width=\"{}\" height=\"{height}\"><title>{}</title></rect>\
-             <text x=\"{}\" y=\"12\">{}</text>",
-            to.saturating_sub(from).max(3),
+            "<rect class=\"shade\" x=\"{from}\" y=\"{top}\" width=\"{wide}\" height=\"{}\"/>\
+             <rect class=\"fault\" x=\"{from}\" y=\"{y}\" width=\"{wide}\" height=\"{BAR_PX}\" rx=\"3\"><title>{}</title></rect>\
+             <text class=\"name\" x=\"{}\" y=\"{}\">{}</text>",
+            height - top,
             escape(&title),
             from + 3,
+            y + 15,
             escape(&fault.name)
         );
     }
@@ -143,7 +155,7 @@ fn picture(page: &mut String, history: &History, drawn: &[&Operation], named: &B
         );
     }
     for (process, row) in &rows {
-        let y = row * ROW_PX;
+        let y = top + (row - 1) * ROW_PX;
         let _ = writeln!(
             svg,
             "<line x1=\"0\" x2=\"{width}\" y1=\"{y}\" y2=\"{y}\"/><text class=\"axis\" x=\"4\" y=\"{}\">process {process}</text>",
@@ -151,26 +163,37 @@ fn picture(page: &mut String, history: &History, drawn: &[&Operation], named: &B
         );
     }
     for operation in drawn {
-        let row = rows.get(&operation.process).copied().unwrap_or(1);
+        let y = top + (rows.get(&operation.process).copied().unwrap_or(1) - 1) * ROW_PX;
         let from = axis.x(operation.invoked_ns);
         let to = operation.completed_ns.map_or(axis.end(), |completed| axis.x(completed));
         let width = to.saturating_sub(from).max(8);
         let mark = if named.contains(&operation.id) { " named" } else { "" };
-        let label: String = short(operation).chars().take(width / 6).collect();
+        let label: String =
+            short(operation).chars().take(width.saturating_sub(4) / CHAR_PX).collect();
         let _ = writeln!(
             svg,
             "<rect class=\"{}{mark}\" x=\"{from}\" y=\"{}\" width=\"{width}\" height=\"{BAR_PX}\" rx=\"3\"><title>{}</title></rect>\
              <text x=\"{}\" y=\"{}\" pointer-events=\"none\">{}</text>",
             outcome(operation.outcome),
-            row * ROW_PX + 4,
+            y + 4,
             escape(&long(operation)),
             from + 3,
-            row * ROW_PX + 19,
+            y + 19,
             escape(&label)
         );
     }
-    svg.push_str("</svg></div>\n<p>Moments are drawn in their order, in equal steps; below is the time in ms.</p>\n");
+    svg.push_str("</svg></div>\n<p class=\"key\"><span style=\"background: var(--bar)\">answered</span>\
+        <span style=\"background: var(--fail)\">refused</span><span style=\"background: var(--unknown)\">no answer</span>\
+        <span style=\"border: 3px solid var(--named); color: inherit\">named</span>Moments are drawn in their order, in equal steps; below is the time in ms.</p>\n");
     page.push_str(&svg);
+}
+
+/// The faults that last when something is drawn.
+fn seen<'h>(history: &'h History, axis: &Axis) -> Vec<&'h Fault> {
+    let first = axis.moments.first().copied().unwrap_or(0);
+    let last = axis.moments.last().copied().unwrap_or(0);
+    let meets = |fault: &&Fault| fault.from_ns <= last && fault.to_ns.is_none_or(|to| to >= first);
+    history.faults.iter().filter(meets).collect()
 }
 
 fn table(page: &mut String, drawn: &[&Operation], named: &BTreeSet<u64>) {

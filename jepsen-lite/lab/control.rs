@@ -21,7 +21,9 @@ pub struct View {
     pub role: String,
     /// The current term.
     pub term: u64,
-    /// The last entry of its log that it has applied.
+    /// The last entry of its log.
+    pub last_log_index: u64,
+    /// The last one that it has applied.
     pub applied_index: u64,
     /// The revision that it has applied.
     pub revision: u64,
@@ -71,6 +73,18 @@ pub fn view(node: SocketAddr) -> anyhow::Result<View> {
 #[must_use]
 pub fn is_ready(node: SocketAddr) -> bool {
     get(node, "/health/ready").is_ok_and(|(status, _)| status == 200)
+}
+
+/// A metric without labels, from a node's page of them.
+///
+/// # Errors
+/// When there is no answer, or no such metric.
+pub fn metric(metrics: SocketAddr, name: &str) -> anyhow::Result<f64> {
+    let (_, body) = get(metrics, "/metrics")?;
+    let text = String::from_utf8_lossy(&body);
+    let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+    let value = value.and_then(|value| value.trim().parse().ok());
+    value.with_context(|| format!("no {name} at {metrics}"))
 }
 
 /// Asks for a change of the cluster.

@@ -6,6 +6,8 @@
 use std::fs::{self, File};
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
 use rustix::ioctl::{self, Setter, opcode};
@@ -19,6 +21,8 @@ const SHUTDOWN: ioctl::Opcode = opcode::read::<u32>(b'X', 125);
 const NO_LOG_FLUSH: u32 = 2;
 const CANARY: &str = "lcjl-canary";
 const FILLER: &str = "lcjl-filler";
+const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
+const POLL: Duration = Duration::from_millis(50);
 const CANARY_BYTES: usize = 64 * 1024;
 
 /// The disk of a node.
@@ -39,6 +43,18 @@ pub enum Unsynced {
     Kept,
     /// There was no room to write any.
     Untried,
+}
+
+/// The kernel lets go of a device a moment after its file system was unmounted: until then it is in use.
+fn insist(mut work: impl FnMut() -> anyhow::Result<String>) -> anyhow::Result<()> {
+    let deadline = Instant::now() + BUSY_TIMEOUT;
+    loop {
+        let done = work().map(drop);
+        if done.is_ok() || Instant::now() > deadline {
+            return done;
+        }
+        thread::sleep(POLL);
+    }
 }
 
 impl Disk {
@@ -67,7 +83,7 @@ impl Disk {
     }
 
     fn format(&self) -> anyhow::Result<()> {
-        command::run("mkfs.ext4", ["-q", "-F", "-m", "0", &self.device]).map(drop)
+        insist(|| command::run("mkfs.ext4", ["-q", "-F", "-m", "0", &self.device]))
     }
 
     /// Where it is mounted.
@@ -93,7 +109,7 @@ impl Disk {
     pub fn mount(&mut self) -> anyhow::Result<()> {
         if !self.mounted {
             let mount = self.mount.to_string_lossy();
-            command::run("mount", ["-t", "ext4", &self.device, &mount])?;
+            insist(|| command::run("mount", ["-t", "ext4", &self.device, &mount]))?;
             self.mounted = true;
         }
         Ok(())

@@ -1,15 +1,19 @@
 //! What this machine can do: each capability is tried, not guessed from a version.
 
 use std::fs;
+use std::io::ErrorKind;
+use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::path::Path;
+use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, ensure};
+use anyhow::{Context as _, bail, ensure};
 
 use super::disk::{Disk, Unsynced};
 use super::group::Group;
-use super::net::{Network, Port};
+use super::net::{self, Network, Port};
 use super::run_file::{self, Made, RunFile};
 use super::shim::Shim;
+use super::wire::Weather;
 
 /// Something that faults need.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -22,6 +26,8 @@ pub enum Capability {
     Throttle,
     /// Connections that are ended from outside.
     Reset,
+    /// A cable that delays and reorders.
+    Wire,
     /// Disks whose power can be cut.
     Power,
     /// Limits of disk, processor and memory.
@@ -39,9 +45,10 @@ impl Capability {
             Self::Rules => "packet rules with counters on the bridge (nftables)",
             Self::Throttle => "a rate limit on a cable (iproute2, sch_tbf)",
             Self::Reset => "connections reset from outside (iproute2, INET_DIAG_DESTROY)",
+            Self::Wire => "a cable that delays, reorders and doubles (/dev/net/tun)",
             Self::Power => "power cuts: a loop device, ext4 and its shutdown (e2fsprogs, mount)",
             Self::Groups => "control groups of version 1: blkio, cpu, memory",
-            Self::Shim => "a library loaded into servers: clocks and syncs (gcc, libc6-dev)",
+            Self::Shim => "a library loaded into servers: clocks, reads and syncs (gcc, libc6-dev)",
         }
     }
 }
@@ -73,6 +80,7 @@ fn try_all(run: &str, list: &mut RunFile) -> Vec<(Capability, anyhow::Result<()>
         Capability::Reset,
         on(&mut |network| network.reset(Port::Node(1), Port::Node(2)).map(drop)),
     ));
+    results.push((Capability::Wire, on(&mut |network| try_wire(network))));
     let folder = Path::new(run_file::DIR).join(run);
     let made = list.add(Made::Folder(folder.clone()));
     let made = made.and_then(|()| Ok(fs::create_dir(&folder)?));
@@ -97,6 +105,26 @@ fn try_throttle(network: &mut Network) -> anyhow::Result<()> {
     network.throttle(Port::Node(1), "1mbit")?;
     network.throttled(Port::Node(1))?;
     network.unthrottle(Port::Node(1))
+}
+
+/// A packet comes through, later than without it.
+fn try_wire(network: &Network) -> anyhow::Result<()> {
+    const DELAY: Duration = Duration::from_millis(30);
+    let weather = Weather { percent: 100, delay: DELAY, jitter: Duration::ZERO, doubled: 0 };
+    let wire = network.lay_wire(Port::Node(1), weather, 1)?;
+    let took = net::inside(&network.namespace(Port::Node(2)), || {
+        let begun = Instant::now();
+        let there = SocketAddr::new(IpAddr::V4(Port::Node(1).address()), 1);
+        // Nobody listens: the answer is a refusal, and it has come all the way.
+        match TcpStream::connect_timeout(&there, Duration::from_secs(5)) {
+            Err(error) if error.kind() == ErrorKind::ConnectionRefused => Ok(begun.elapsed()),
+            other => bail!("no packet comes through: {other:?}"),
+        }
+    });
+    let counts = network.take_wire(Port::Node(1), wire)?;
+    let took = took?;
+    ensure!(took >= DELAY * 2 && counts.delayed > 0, "{took:?} there and back, {counts:?}");
+    Ok(())
 }
 
 fn try_power(folder: &Path, list: &mut RunFile) -> anyhow::Result<()> {

@@ -11,6 +11,7 @@ pub mod net;
 pub mod process;
 pub mod run_file;
 pub mod shim;
+pub mod wire;
 
 use std::fs;
 use std::net::{IpAddr, SocketAddr};
@@ -39,9 +40,16 @@ pub const RAFT: u16 = 50061;
 const DISK_MEBIBYTES: u64 = 384;
 /// What a node keeps free of its disk; the default is made for real disks.
 const DISK_RESERVE: &str = "32MiB";
+/// Log entries between two snapshots, where there are to be many: builds for tests take notice of it.
+const SNAPSHOT_ENTRIES: (&str, &str) = ("LLM_CONFIG_TEST_SNAPSHOT_ENTRIES", "300");
+/// What [`Lab::load`] puts in, so that a snapshot takes its time.
+pub const BALLAST_BYTES: u64 = 6 * BALLAST_VALUE as u64;
+const BALLAST_VALUE: usize = 512 * 1024;
 const POLL: Duration = Duration::from_millis(50);
 /// The exit code of a server that does not start on what it finds on its disk.
 const REFUSED: i32 = 3;
+/// How long the cluster may take to find the leader that takes the ballast.
+const LOAD_TIMEOUT: Duration = Duration::from_secs(20);
 /// How long a fault that is over may still end a node: what failed is noticed, the node drains and closes its files.
 const RECOVER: Duration = Duration::from_secs(20);
 
@@ -64,6 +72,8 @@ pub struct Settings {
     pub groups: bool,
     /// What servers find in their environment.
     pub environment: Vec<(&'static str, String)>,
+    /// Whether servers make snapshots all the time, and forget the log behind them.
+    pub snapshots: bool,
 }
 
 /// A node that clients may talk to.
@@ -147,6 +157,12 @@ impl Node {
         self.address(GRPC)
     }
 
+    /// Where it shows its metrics.
+    #[must_use]
+    pub fn metrics(&self) -> SocketAddr {
+        self.address(METRICS)
+    }
+
     /// Where other nodes reach it.
     #[must_use]
     pub fn raft(&self) -> SocketAddr {
@@ -193,6 +209,8 @@ pub struct Lab {
     pub targets: Targets,
     /// Servers that ended without being told to.
     pub crashes: Vec<Crash>,
+    /// Nodes that lost what was not synced, and how often all members did at once.
+    pub power_cuts: [u64; 2],
     shim: Option<Shim>,
     next_id: u64,
 }
@@ -213,6 +231,7 @@ impl Lab {
                 nodes,
                 targets: Targets::default(),
                 crashes: Vec::new(),
+                power_cuts: [0; 2],
                 shim,
             }),
             Err(error) => match list.undo() {
@@ -282,6 +301,25 @@ impl Lab {
         self.wait_converged(timeout).map(drop)
     }
 
+    /// Stores what makes snapshots large, beside what clients do. `chance` is noise, so that it stays as large as it is.
+    ///
+    /// # Errors
+    /// When the cluster does not take it.
+    pub fn load(&self, mut chance: impl FnMut() -> u64) -> anyhow::Result<()> {
+        let leader = self.wait_leader(LOAD_TIMEOUT)?;
+        let node = self.nodes.iter().find(|node| node.place == leader).context("no such place")?;
+        for number in 0..BALLAST_BYTES / BALLAST_VALUE as u64 {
+            let mut value = String::with_capacity(BALLAST_VALUE);
+            while value.len() < BALLAST_VALUE {
+                value += &format!("{:016x}", chance());
+            }
+            let path = format!("/api/v1/configs/jl-ballast/b{number}");
+            let body = serde_json::json!({ "value": value, "env": "production" });
+            control::change(node.http(), "PUT", &path, Some(&body))?;
+        }
+        Ok(())
+    }
+
     /// The places whose nodes are in the cluster.
     #[must_use]
     pub fn members(&self) -> Vec<u8> {
@@ -297,7 +335,13 @@ impl Lab {
 
     /// Tells clients who is there.
     pub fn tell_targets(&self) {
-        let members = self.nodes.iter().filter(|node| node.member);
+        self.tell_targets_but(None);
+    }
+
+    /// Tells clients who is there, and nothing of one of them.
+    pub fn tell_targets_but(&self, place: Option<u8>) {
+        let told = |node: &&Node| node.member && Some(node.place) != place;
+        let members = self.nodes.iter().filter(told);
         self.targets
             .set(members.map(|node| Target { id: node.id, grpc: node.address(GRPC) }).collect());
     }
@@ -340,8 +384,12 @@ impl Lab {
             let others = others.map(|other| format!("http://{}", other.http()));
             command.args(["--join", &others.collect::<Vec<_>>().join(",")]);
         }
+        if self.settings.snapshots {
+            command.env(SNAPSHOT_ENTRIES.0, SNAPSHOT_ENTRIES.1);
+        }
         if let (Some(shim), Some(page)) = (&self.shim, &node.page) {
             command.env("LD_PRELOAD", shim.library()).env("LCJL_SHIM", page.path());
+            command.env("LCJL_DATA", node.data());
         }
         Ok(command)
     }
@@ -384,15 +432,18 @@ impl Lab {
     /// Asks a server to stop.
     ///
     /// # Errors
-    /// When it does not, or fails at it.
+    /// When it can be neither stopped nor killed.
     pub fn stop(&mut self, place: u8) -> anyhow::Result<()> {
         self.supervise()?;
         let node = self.node(place)?;
         node.duty = Duty::Rest;
         let Some(mut server) = node.server.take() else { return Ok(()) };
-        let status = server.stop()?;
+        let stopped = server.stop();
+        let why = stopped.as_ref().err().map(|error| format!("{error:#}\n")).unwrap_or_default();
+        // One that does not stop has done wrong; the run goes on without it.
+        let status = stopped.or_else(|_| server.kill())?;
         if !status.success() {
-            let (id, log) = (node.id, node.log_tail(15));
+            let (id, log) = (node.id, why + &node.log_tail(15));
             self.crashes.push(Crash { id, status, log });
         }
         Ok(())
@@ -406,7 +457,13 @@ impl Lab {
         for place in places {
             self.kill(*place)?;
         }
-        places.iter().map(|place| self.node(*place)?.disk.cut_power()).collect()
+        let cut = places.iter().map(|place| self.node(*place)?.disk.cut_power());
+        let cut = cut.collect::<anyhow::Result<Vec<_>>>()?;
+        let lost = |(_, cut): &(&u8, &Unsynced)| **cut == Unsynced::Lost;
+        let lost: Vec<_> = places.iter().zip(&cut).filter(lost).map(|(place, _)| *place).collect();
+        self.power_cuts[0] += lost.len() as u64;
+        self.power_cuts[1] += u64::from(self.members().iter().all(|place| lost.contains(place)));
+        Ok(cut)
     }
 
     /// Notices servers that ended.

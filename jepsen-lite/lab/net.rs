@@ -7,12 +7,14 @@ use std::fs::File;
 use std::net::Ipv4Addr;
 use std::os::fd::AsFd as _;
 use std::path::Path;
+use std::thread;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 use rustix::thread::LinkNameSpaceType;
 
 use super::command;
 use super::run_file::{Made, RunFile};
+use super::wire::{self, Counts, Weather, Wire};
 
 /// A place on the bridge.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -184,6 +186,45 @@ impl Network {
         command::line(&format!("tc -n {bridge} qdisc del dev {cable} root")).map(drop)
     }
 
+    /// Puts a wire that delays between a port and the bridge. Rules go on to apply to the port; its limit of what it is
+    /// sent, if there is one, does not.
+    ///
+    /// # Errors
+    /// When the machine does not let it.
+    pub fn lay_wire(&self, port: Port, weather: Weather, seed: u64) -> anyhow::Result<Wire> {
+        let (bridge, cable) = (self.bridge(), port.cable());
+        let line = |words: &str| command::line(&format!("ip -n {bridge} link {words}")).map(drop);
+        line(&format!("add b{cable} type bridge"))?;
+        line(&format!("set b{cable} up"))?;
+        let name = format!("t{cable}");
+        let near = inside(&bridge, move || wire::device(&name))?;
+        line(&format!("set t{cable} master b{cable} up"))?;
+        // Whoever drops packets does so by the name that the cable has on the bridge.
+        line(&format!("set {cable} down"))?;
+        line(&format!("set {cable} name c{cable}"))?;
+        let name = cable.clone();
+        let far = inside(&bridge, move || wire::device(&name))?;
+        line(&format!("set {cable} master br0 up"))?;
+        line(&format!("set c{cable} master b{cable} up"))?;
+        Ok(Wire::begin([near, far], weather, seed))
+    }
+
+    /// Takes the wire away, and tells what it did.
+    ///
+    /// # Errors
+    /// When it had broken, or the machine does not let it.
+    pub fn take_wire(&self, port: Port, wire: Wire) -> anyhow::Result<Counts> {
+        let (bridge, cable) = (self.bridge(), port.cable());
+        let line = |words: &str| command::line(&format!("ip -n {bridge} link {words}")).map(drop);
+        line(&format!("set c{cable} down"))?;
+        // Its devices go with it.
+        let counts = wire.end();
+        line(&format!("set c{cable} name {cable}"))?;
+        line(&format!("set {cable} master br0 up"))?;
+        line(&format!("del b{cable}"))?;
+        counts
+    }
+
     /// Ends the connections of a node to `peer` with a reset, and tells how many there were.
     ///
     /// # Errors
@@ -213,6 +254,20 @@ pub fn enter(namespace: &str) -> anyhow::Result<()> {
     let file = File::open(&path).with_context(|| format!("cannot open {}", path.display()))?;
     rustix::thread::move_into_link_name_space(file.as_fd(), Some(LinkNameSpaceType::Network))
         .with_context(|| format!("cannot enter the network namespace {namespace}"))
+}
+
+/// Does something on a thread of its own that is in a namespace.
+///
+/// # Errors
+/// When it cannot get there, or what was done fails.
+pub fn inside<T: Send + 'static>(
+    namespace: &str,
+    work: impl FnOnce() -> anyhow::Result<T> + Send + 'static,
+) -> anyhow::Result<T> {
+    let namespace = namespace.to_owned();
+    let thread = thread::spawn(move || enter(&namespace).and_then(|()| work()));
+    let Ok(done) = thread.join() else { bail!("what was done in a namespace panicked") };
+    done
 }
 
 #[cfg(test)]

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, bail};
+use anyhow::Context as _;
 use rustix::process::{Pid, Signal};
 
 use super::net;
@@ -49,14 +49,10 @@ impl Server {
     /// When it cannot be started.
     pub fn start(mut command: Command, namespace: &str, log: &Path) -> anyhow::Result<Self> {
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
-        let namespace = namespace.to_owned();
         // A child is born into the namespace of the thread that starts it.
-        let starting = thread::spawn(move || -> anyhow::Result<Child> {
-            net::enter(&namespace)?;
+        let mut child = net::inside(namespace, move || {
             command.spawn().with_context(|| format!("cannot start {:?}", command.get_program()))
-        });
-        let Ok(child) = starting.join() else { bail!("starting a server panicked") };
-        let mut child = child?;
+        })?;
         let log = Arc::new(Log { path: log.to_path_buf(), blocked: AtomicBool::new(false) });
         let identity =
             run_file::Process::of_child(child.id()).context("/proc does not know a child")?;

@@ -107,12 +107,19 @@ impl RunFile {
     pub fn create(run: &str) -> anyhow::Result<Self> {
         fs::create_dir_all(DIR).with_context(|| format!("cannot make {DIR}"))?;
         let path = Path::new(DIR).join(format!("{run}.run"));
-        let file = OpenOptions::new().create_new(true).append(true).open(&path);
-        let file = file.with_context(|| format!("cannot write {}", path.display()))?;
+        // Under its name only when it has an owner: whoever cleans up beside takes one without for one that is left.
+        let draft = path.with_extension("draft");
+        let file = OpenOptions::new().create_new(true).append(true).open(&draft);
+        let file = file.with_context(|| format!("cannot write {}", draft.display()))?;
         let mut list = Self { path, file, made: Vec::new() };
-        let owner = Process::of(std::process::id()).context("/proc does not know this process")?;
-        list.add(Made::Owner(owner))?;
-        Ok(list)
+        let owner = Process::of(std::process::id()).context("/proc does not know this process");
+        let named = owner.and_then(|owner| {
+            list.add(Made::Owner(owner))?;
+            fs::hard_link(&draft, &list.path)
+                .with_context(|| format!("cannot write {}", list.path.display()))
+        });
+        fs::remove_file(&draft)?;
+        named.map(|()| list)
     }
 
     /// Writes down what is about to be made.
@@ -146,17 +153,25 @@ impl RunFile {
 /// When the folder of run files cannot be read.
 pub fn clean() -> anyhow::Result<Vec<(String, anyhow::Result<()>)>> {
     let mut cleaned = Vec::new();
-    let files = match fs::read_dir(DIR) {
-        Ok(files) => files,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(cleaned),
-        Err(error) => return Err(error).with_context(|| format!("cannot read {DIR}")),
-    };
-    for file in files {
+    if !Path::new(DIR).exists() {
+        return Ok(cleaned);
+    }
+    // Held until the end: two that take away the same would meet what the other has half done.
+    let turn = File::create(Path::new(DIR).join("clean.lock")).and_then(|file| {
+        file.lock()?;
+        Ok(file)
+    });
+    let _turn = turn.with_context(|| format!("cannot lock {DIR}"))?;
+    for file in fs::read_dir(DIR).with_context(|| format!("cannot read {DIR}"))? {
         let path = file?.path();
         if path.extension().is_none_or(|extension| extension != "run") {
             continue;
         }
-        let made = read(&path)?;
+        let made = match read(&path) {
+            // It has just ended, and taken its list with it.
+            Err(_) if !path.exists() => continue,
+            made => made?,
+        };
         let alive = made.iter().any(|made| matches!(made, Made::Owner(owner) if owner.runs()));
         if alive {
             continue;

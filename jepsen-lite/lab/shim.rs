@@ -1,4 +1,4 @@
-//! The library that is loaded into servers to move their clocks and break their syncs: compiled from `shim.c`, told what
+//! The library that is loaded into servers to move their clocks and break their reads and syncs: compiled from `shim.c`, told what
 //! to do through one page of shared memory for each node.
 
 use std::fs::File;
@@ -41,6 +41,22 @@ pub enum Word {
     ClockAsked = 4,
     /// How often a sync was touched.
     SyncsTouched = 5,
+    /// How many syncs still fail; negative: all.
+    SyncsToFail = 6,
+    /// Of the monotonic clock, in millionths of its true rate; 0: as it is.
+    Rate = 7,
+    /// How often a clock with another rate was asked.
+    RateAsked = 8,
+    /// How far it is ahead of the true one, in nanoseconds.
+    Gained = 9,
+    /// The error of reads of the node's files.
+    ReadError = 10,
+    /// Of so many reads one fails.
+    ReadEvery = 11,
+    /// Reads while reads fail.
+    ReadsSeen = 12,
+    /// How often one did.
+    ReadsFailed = 13,
 }
 
 impl Shim {

@@ -1,4 +1,5 @@
-//! Faults of the wall clock: it jumps, at one node or at all, once or all the time. The machine's clock is not touched.
+//! Faults of clocks: the wall clock jumps, at one node or at all, once or all the time; the other clock runs fast or slow.
+//! The machine's clocks are not touched.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -36,8 +37,8 @@ fn page(lab: &mut Lab, place: u8) -> anyhow::Result<&mut Page> {
     lab.node(place)?.page.as_mut().context("the run was begun without the shim")
 }
 
-fn asked(lab: &mut Lab, places: &[u8]) -> anyhow::Result<i64> {
-    places.iter().map(|place| page(lab, *place)?.get(Word::ClockAsked)).sum()
+fn sum(lab: &mut Lab, places: &[u8], word: Word) -> anyhow::Result<i64> {
+    places.iter().map(|place| page(lab, *place)?.get(word)).sum()
 }
 
 pub(super) fn install(strike: &mut Strike<'_>) -> anyhow::Result<Outcome> {
@@ -46,7 +47,7 @@ pub(super) fn install(strike: &mut Strike<'_>) -> anyhow::Result<Outcome> {
         return Strike::skipped();
     }
     let seconds = *JUMPS_SECONDS.choose(strike.chance).context("no jumps")?;
-    let asked_before = asked(strike.lab, &places)?;
+    let asked_before = sum(strike.lab, &places, Word::ClockAsked)?;
     for place in &places {
         page(strike.lab, *place)?.set(Word::WallOffset, seconds * SECOND_NS)?;
     }
@@ -95,7 +96,62 @@ impl Active for Jumped {
         for place in &self.places {
             page(lab, *place)?.set(Word::WallOffset, 0)?;
         }
-        let asked = asked(lab, &self.places)? - self.asked_before;
+        let asked = sum(lab, &self.places, Word::ClockAsked)? - self.asked_before;
         Ok(Evidence::of(asked > 0, format!("the moved clock was asked {asked} times")))
+    }
+}
+
+/// In millionths.
+const TRUE_RATE: i64 = 1_000_000;
+const RATES: [i64; 5] = [500_000, 700_000, 900_000, 1_500_000, 2_000_000];
+
+/// The clock by which timeouts are measured runs at another rate: the kernel's own waits of the node follow it.
+#[derive(Debug)]
+struct Distorted {
+    places: Vec<u8>,
+    rate: i64,
+    gained_before: Vec<i64>,
+    asked_before: i64,
+}
+
+pub(super) fn rate(strike: &mut Strike<'_>) -> anyhow::Result<Outcome> {
+    let places = strike.some();
+    if places.is_empty() {
+        return Strike::skipped();
+    }
+    let rate = *RATES.choose(strike.chance).context("no rates")?;
+    let asked_before = sum(strike.lab, &places, Word::RateAsked)?;
+    let mut gained_before = Vec::new();
+    for place in &places {
+        let page = page(strike.lab, *place)?;
+        gained_before.push(page.get(Word::Gained)?);
+        page.set(Word::Rate, rate)?;
+    }
+    let distorted = Distorted { places, rate, gained_before, asked_before };
+    Ok(Outcome::Installed(Box::new(distorted)))
+}
+
+impl Active for Distorted {
+    fn name(&self) -> String {
+        let percent = self.rate / 10_000;
+        format!("clock of {} at {percent} % of its rate", listed(&self.places))
+    }
+
+    fn holds(&self) -> BTreeSet<u8> {
+        set(&self.places)
+    }
+
+    fn mend(self: Box<Self>, lab: &mut Lab) -> anyhow::Result<Evidence> {
+        let asked = sum(lab, &self.places, Word::RateAsked)? - self.asked_before;
+        let (mut bit, mut gained) = (asked > 0, Vec::new());
+        for (place, before) in self.places.iter().zip(&self.gained_before) {
+            let page = page(lab, *place)?;
+            let gain = page.get(Word::Gained)? - before;
+            page.set(Word::Rate, TRUE_RATE)?;
+            bit &= gain != 0 && (gain > 0) == (self.rate > TRUE_RATE);
+            gained.push((gain / 1_000_000).to_string());
+        }
+        let gained = gained.join(", ");
+        Ok(Evidence::of(bit, format!("asked {asked} times, {gained} ms ahead of the true clock")))
     }
 }

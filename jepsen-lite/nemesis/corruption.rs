@@ -1,25 +1,33 @@
-//! Bytes of a stopped node's files change: it must refuse to start and name the file, or serve nothing wrong.
+//! The files of a stopped node are damaged, or replaced by older ones: it must refuse to start and name the file, or
+//! serve nothing wrong.
 
 use std::collections::BTreeSet;
-use std::fs::{self, File};
-use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
-use anyhow::Context as _;
 use rand::Rng as _;
-use rand::rngs::StdRng;
-use rand::seq::IndexedRandom as _;
 
+use super::damage::{age, damage};
 use super::{Active, Evidence, Outcome, Strike};
-use crate::lab::{Duty, Lab};
+use crate::lab::{Duty, Lab, command, control};
 
-const PAGE_BYTES: u64 = 4096;
+/// How long a node may take to find out whether it can serve from what it found.
+const START_TIMEOUT: Duration = Duration::from_secs(10);
+const POLL: Duration = Duration::from_millis(50);
 
 #[derive(Debug)]
 struct Corrupted {
     place: u8,
     saved: PathBuf,
     what: String,
+}
+
+/// A copy was made; what comes after it will be missing.
+#[derive(Debug)]
+struct Aging {
+    place: u8,
+    old: PathBuf,
+    log: bool,
 }
 
 pub(super) fn install(strike: &mut Strike<'_>) -> anyhow::Result<Outcome> {
@@ -33,62 +41,66 @@ pub(super) fn install(strike: &mut Strike<'_>) -> anyhow::Result<Outcome> {
     } else {
         strike.lab.stop(place)?;
     }
+    if strike.chance.random_bool(0.2) {
+        let node = strike.lab.node(place)?;
+        let old = node.disk.path().with_extension("old");
+        remove(&old)?;
+        command::run("cp", ["-a".as_ref(), node.data().as_os_str(), old.as_os_str()])?;
+        strike.lab.start(place)?;
+        // From now on, so that no other disk is damaged meanwhile; until then it has to run.
+        strike.lab.node(place)?.suspect = true;
+        let log = strike.chance.random_bool(0.5);
+        return Ok(Outcome::Installed(Box::new(Aging { place, old, log })));
+    }
+    let saved = save(strike.lab, place)?;
     let node = strike.lab.node(place)?;
-    node.disk.unmount()?;
-    let saved = node.disk.save()?;
-    node.disk.mount()?;
     let what = damage(&node.data(), strike.chance)?;
     node.suspect = true;
     strike.lab.start(place)?;
     Ok(Outcome::Installed(Box::new(Corrupted { place, saved, what })))
 }
 
-fn files(folder: &Path, found: &mut Vec<PathBuf>) -> anyhow::Result<()> {
-    for entry in fs::read_dir(folder)? {
-        let entry = entry?;
-        let name = entry.file_name();
-        let name = name.to_string_lossy();
-        if entry.file_type()?.is_dir() {
-            files(&entry.path(), found)?;
-        } else if entry.metadata()?.len() > 0 && !name.starts_with("LOG") && name != "LOCK" {
-            // The storage engine's own diary and its lock hold nothing that is read again.
-            found.push(entry.path());
-        }
-    }
-    Ok(())
+fn remove(path: &Path) -> anyhow::Result<()> {
+    command::run("rm", ["-rf".as_ref(), path.as_os_str()]).map(drop)
 }
 
-fn damage(data: &Path, chance: &mut StdRng) -> anyhow::Result<String> {
-    let mut found = Vec::new();
-    files(data, &mut found)?;
-    found.sort();
-    let path = found.choose(chance).context("there are no files to damage")?;
-    let name = path.strip_prefix(data).unwrap_or(path).display().to_string();
-    let file = File::options().read(true).write(true).open(path)?;
-    let size = file.metadata()?.len();
-    let at = chance.random_range(0..size);
-    let what = match chance.random_range(0..4) {
-        0 | 1 => {
-            let mut byte = [0];
-            file.read_exact_at(&mut byte, at)?;
-            let bit = chance.random_range(0..8);
-            file.write_all_at(&[byte[0] ^ (1 << bit)], at)?;
-            format!("bit {bit} of byte {at} of {size} in {name} flipped")
-        }
-        2 => {
-            let at = at / PAGE_BYTES * PAGE_BYTES;
-            let count = PAGE_BYTES.min(size - at);
-            let noise: Vec<u8> = (0..count).map(|_| chance.random()).collect();
-            file.write_all_at(&noise, at)?;
-            format!("{count} bytes at {at} of {size} in {name} are noise")
-        }
-        _ => {
-            file.set_len(at)?;
-            format!("{name} cut from {size} to {at} bytes")
-        }
+/// A copy of a stopped node's disk, for when it has refused what became of it.
+fn save(lab: &mut Lab, place: u8) -> anyhow::Result<PathBuf> {
+    let disk = &mut lab.node(place)?.disk;
+    disk.unmount()?;
+    let saved = disk.save()?;
+    disk.mount()?;
+    Ok(saved)
+}
+
+/// What a node made of what it found.
+fn judge(lab: &mut Lab, place: u8, saved: &Path) -> anyhow::Result<Evidence> {
+    // A cluster that is busy with other faults may leave it waiting: then it has at least not refused.
+    let deadline = Instant::now() + START_TIMEOUT;
+    lab.supervise()?;
+    while lab.node(place)?.server.is_some()
+        && !control::is_ready(lab.node(place)?.http())
+        && Instant::now() < deadline
+    {
+        std::thread::sleep(POLL);
+        lab.supervise()?;
+    }
+    let node = lab.node(place)?;
+    let Some(status) = node.ended.filter(|_| node.server.is_none()) else {
+        // Whether it serves rightly, the history tells. Its disk is not to be trusted: it is replaced in the end.
+        node.duty = Duty::MayEnd;
+        return Ok(Evidence::of(true, "it serves"));
     };
-    file.sync_all()?;
-    Ok(what)
+    let log = node.log_tail(4);
+    let wrong = (!matches!(status.code(), Some(1 | 3)))
+        .then(|| format!("node {place} met damaged files and ended with {status}: {log}"));
+    // As if the disk had been put right by whoever keeps a copy of it: nothing was written since.
+    node.disk.unmount()?;
+    node.disk.restore(saved)?;
+    node.suspect = false;
+    lab.start(place)?;
+    let last = log.lines().last().unwrap_or_default();
+    Ok(Evidence { bit: true, words: format!("refused, {status}: {last}"), wrong })
 }
 
 impl Active for Corrupted {
@@ -101,23 +113,29 @@ impl Active for Corrupted {
     }
 
     fn mend(self: Box<Self>, lab: &mut Lab) -> anyhow::Result<Evidence> {
-        lab.supervise()?;
+        judge(lab, self.place, &self.saved)
+    }
+}
+
+impl Active for Aging {
+    fn name(&self) -> String {
+        let part = if self.log { "log" } else { "state" };
+        format!("an old copy of the {part} of {}", self.place)
+    }
+
+    fn holds(&self) -> BTreeSet<u8> {
+        BTreeSet::from([self.place])
+    }
+
+    fn mend(self: Box<Self>, lab: &mut Lab) -> anyhow::Result<Evidence> {
+        lab.kill(self.place)?;
+        let saved = save(lab, self.place)?;
         let node = lab.node(self.place)?;
-        let Some(status) = node.ended.filter(|_| node.server.is_none()) else {
-            // It serves; whether rightly, the history tells. Its disk is not to be trusted: it is replaced in the end.
-            node.duty = Duty::MayEnd;
-            return Ok(Evidence::of(true, "it serves"));
-        };
-        let log = node.log_tail(4);
-        let wrong = (!matches!(status.code(), Some(1 | 3))).then(|| {
-            format!("node {} met a damaged file and ended with {status}: {log}", self.place)
-        });
-        // As if the disk had been put right by whoever keeps a copy of it: nothing was written since.
-        node.disk.unmount()?;
-        node.disk.restore(&self.saved)?;
-        node.suspect = false;
+        let what = age(&node.data(), &self.old, self.log)?;
         lab.start(self.place)?;
-        let last = log.lines().last().unwrap_or_default();
-        Ok(Evidence { bit: true, words: format!("refused, {status}: {last}"), wrong })
+        let mut evidence = judge(lab, self.place, &saved)?;
+        evidence.words = format!("{what}; {}", evidence.words);
+        remove(&self.old)?;
+        Ok(evidence)
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, bail};
+use anyhow::Context as _;
 use rand::seq::IndexedRandom as _;
 
 use super::{Active, Evidence, Outcome, Strike};
@@ -22,6 +22,7 @@ struct Replacement {
     old_id: u64,
     new: u8,
     new_id: u64,
+    led: bool,
     done: bool,
 }
 
@@ -42,16 +43,18 @@ impl Replacement {
     fn begin(lab: &mut Lab, old: u8, new: u8) -> anyhow::Result<Self> {
         let new_id = lab.new_id();
         let old_id = lab.node(old)?.id;
+        let led = lab.leader().is_some_and(|(leader, _)| leader == old);
         let node = lab.node(new)?;
         node.disk.wipe()?;
         node.id = new_id;
         node.suspect = false;
         lab.start(new)?;
-        Ok(Self { old, old_id, new, new_id, done: false })
+        Ok(Self { old, old_id, new, new_id, led, done: false })
     }
 
-    /// Takes the steps until all are done or the time is over; a refusal is tried again, at another node.
-    fn go_on(&mut self, lab: &mut Lab, patience: Duration) -> anyhow::Result<()> {
+    /// Takes the steps until all are done or the time is over, and tells the last refusal; one that is refused is tried
+    /// again, at another node.
+    fn go_on(&mut self, lab: &mut Lab, patience: Duration) -> anyhow::Result<String> {
         let deadline = Instant::now() + patience;
         let mut refused = String::new();
         while !self.done {
@@ -66,16 +69,22 @@ impl Replacement {
                 }
             }
             if !self.done && Instant::now() > deadline {
-                if patience == TIMEOUT {
-                    bail!("{} is not replaced by {}: {refused}", self.old_id, self.new_id);
-                }
-                return Ok(());
+                return Ok(refused);
             }
             if !self.done {
                 std::thread::sleep(PAUSE);
             }
         }
-        self.settle(lab)
+        self.settle(lab)?;
+        Ok(refused)
+    }
+
+    /// What it means when nothing else is wrong any more, and yet it is not done.
+    fn wrong(&self, lab: &Lab, refused: &str) -> Option<String> {
+        (!self.done).then(|| {
+            let (old, new, views) = (self.old_id, self.new_id, lab.views());
+            format!("node {old} is not replaced by {new} within {TIMEOUT:?}: {refused}: {views:#?}")
+        })
     }
 
     /// The next step, asked of the node at `place`; true when there is none left.
@@ -125,7 +134,8 @@ impl Replacement {
 
 impl Active for Replacement {
     fn name(&self) -> String {
-        format!("node {} for {}", self.new_id, self.old_id)
+        let led = if self.led { ", which led" } else { "" };
+        format!("node {} for {}{led}", self.new_id, self.old_id)
     }
 
     fn holds(&self) -> BTreeSet<u8> {
@@ -140,28 +150,28 @@ impl Active for Replacement {
     }
 
     fn mend(mut self: Box<Self>, lab: &mut Lab) -> anyhow::Result<Evidence> {
-        if !self.done {
-            self.go_on(lab, TIMEOUT)?;
-        }
-        Ok(Evidence::of(self.done, "the members are others"))
+        let refused = if self.done { String::new() } else { self.go_on(lab, TIMEOUT)? };
+        let wrong = self.wrong(lab, &refused);
+        let words = if self.done { "the members are others" } else { "the members are the same" };
+        Ok(Evidence { bit: self.done, words: words.to_owned(), wrong })
     }
 }
 
-/// Gives the places of nodes with damaged disks to new ones.
+/// Gives the places of nodes with damaged disks to new ones, and tells what the cluster did wrong about it.
 ///
 /// # Errors
-/// When the cluster does not take them.
-pub fn replace_suspects(lab: &mut Lab) -> anyhow::Result<usize> {
-    let suspects: Vec<u8> = lab
-        .nodes
-        .iter()
-        .filter(|node| node.suspect && node.member)
-        .map(|node| node.place)
-        .collect();
-    for old in &suspects {
+/// When a new one cannot be started.
+pub fn replace_suspects(lab: &mut Lab) -> anyhow::Result<Option<String>> {
+    let suspect = |node: &&crate::lab::Node| node.suspect && node.member;
+    let suspects: Vec<u8> = lab.nodes.iter().filter(suspect).map(|node| node.place).collect();
+    for old in suspects {
         let spare = lab.nodes.iter().find(|node| !node.member && node.server.is_none());
         let new = spare.map(|node| node.place).context("no spare place for a damaged node")?;
-        Replacement::begin(lab, *old, new)?.go_on(lab, TIMEOUT)?;
+        let mut replacement = Replacement::begin(lab, old, new)?;
+        let refused = replacement.go_on(lab, TIMEOUT)?;
+        if let Some(wrong) = replacement.wrong(lab, &refused) {
+            return Ok(Some(wrong));
+        }
     }
-    Ok(suspects.len())
+    Ok(None)
 }

@@ -3,10 +3,14 @@
 
 mod clock;
 mod corruption;
+mod damage;
+mod delay;
 mod member;
 mod partition;
 mod plan;
 mod process;
+mod read;
+mod snapshot;
 mod starve;
 mod storage;
 
@@ -41,16 +45,24 @@ pub enum Class {
     OneWay,
     /// Packets get lost, cables are slow, connections are reset.
     Network,
+    /// Packets come late, in another order, or twice.
+    Delay,
     /// Wall clocks jump, back and forth.
     Clock,
+    /// The clocks that measure time run fast or slow.
+    ClockRate,
     /// Disks are full.
     DiskFull,
     /// Disks are slow.
     DiskSlow,
     /// Syncs fail.
     DiskError,
-    /// Bytes of a stopped node's files change.
+    /// Reads fail.
+    ReadError,
+    /// A stopped node's files change: bytes, whole files, old copies.
     Corruption,
+    /// A snapshot on its way to a follower is cut off.
+    Snapshot,
     /// Nodes leave and others join.
     Member,
     /// All nodes are restarted, one after the other, and leadership is handed on.
@@ -63,18 +75,22 @@ pub enum Class {
 
 impl Class {
     /// All that a store has to survive.
-    pub const HONEST: [Self; 14] = [
+    pub const HONEST: [Self; 18] = [
         Self::Kill,
         Self::Power,
         Self::Pause,
         Self::Partition,
         Self::OneWay,
         Self::Network,
+        Self::Delay,
         Self::Clock,
+        Self::ClockRate,
         Self::DiskFull,
         Self::DiskSlow,
         Self::DiskError,
+        Self::ReadError,
         Self::Corruption,
+        Self::Snapshot,
         Self::Member,
         Self::Rolling,
         Self::Starve,
@@ -86,12 +102,21 @@ impl Class {
         match self {
             Self::Partition | Self::OneWay => &[Capability::Rules],
             Self::Network => &[Capability::Rules, Capability::Throttle, Capability::Reset],
-            Self::Clock | Self::LyingSync => &[Capability::Shim],
+            Self::Delay => &[Capability::Wire],
+            Self::Snapshot => &[Capability::Rules, Capability::Throttle],
             Self::DiskSlow => &[Capability::Shim, Capability::Groups],
-            Self::DiskError => &[Capability::Shim],
-            Self::Starve => &[Capability::Groups],
+            Self::Clock | Self::ClockRate | Self::DiskError | Self::ReadError | Self::LyingSync => {
+                &[Capability::Shim]
+            }
+            Self::Starve => &[Capability::Groups, Capability::Rules],
             _ => &[],
         }
+    }
+
+    /// Whether servers have to make snapshots all the time: for a node that needs one, and for files to read.
+    #[must_use]
+    pub fn needs_snapshots(self) -> bool {
+        matches!(self, Self::Snapshot | Self::ReadError)
     }
 }
 
@@ -159,12 +184,16 @@ pub fn install(
         Class::Partition => partition::install(&mut strike),
         Class::OneWay => partition::one_way(&mut strike),
         Class::Network => partition::network(&mut strike),
+        Class::Delay => delay::install(&mut strike),
         Class::Clock => clock::install(&mut strike),
+        Class::ClockRate => clock::rate(&mut strike),
         Class::DiskFull => storage::full(&mut strike),
         Class::DiskSlow => storage::slow(&mut strike),
         Class::DiskError => storage::error(&mut strike),
         Class::LyingSync => storage::lie(&mut strike),
+        Class::ReadError => read::install(&mut strike),
         Class::Corruption => corruption::install(&mut strike),
+        Class::Snapshot => snapshot::install(&mut strike),
         Class::Member => member::install(&mut strike),
         Class::Starve => starve::install(&mut strike),
     }

@@ -1,6 +1,7 @@
 //! Faults of the network: who cannot reach whom, what gets lost, and how slowly the rest comes.
 
 use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
 
 use rand::Rng as _;
 use rand::seq::SliceRandom as _;
@@ -9,15 +10,20 @@ use super::{Active, Evidence, Outcome, Strike, listed};
 use crate::lab::net::{Cut, Port};
 use crate::lab::{Lab, RAFT};
 
+/// How long rules may go without a packet that they apply to, and a limit without being met: a node may be cut off, or
+/// stopped, by another fault.
+const PATIENCE: Duration = Duration::from_secs(20);
+
 #[derive(Debug)]
 struct Blocked {
     name: String,
     cut: Cut,
+    begun: Instant,
 }
 
 fn block(strike: &mut Strike<'_>, name: String, rules: &[String]) -> anyhow::Result<Outcome> {
     let cut = strike.lab.network.cut(rules)?;
-    Ok(Outcome::Installed(Box::new(Blocked { name, cut })))
+    Ok(Outcome::Installed(Box::new(Blocked { name, cut, begun: Instant::now() })))
 }
 
 impl Active for Blocked {
@@ -27,6 +33,10 @@ impl Active for Blocked {
 
     fn holds(&self) -> BTreeSet<u8> {
         BTreeSet::new()
+    }
+
+    fn is_due(&mut self, lab: &mut Lab) -> anyhow::Result<bool> {
+        Ok(lab.network.dropped(&self.cut)? > 0 || self.begun.elapsed() > PATIENCE)
     }
 
     fn mend(self: Box<Self>, lab: &mut Lab) -> anyhow::Result<Evidence> {
@@ -67,7 +77,7 @@ pub(super) fn install(strike: &mut Strike<'_>) -> anyhow::Result<Outcome> {
     members.shuffle(strike.chance);
     let others: Vec<u8> = members.iter().copied().filter(|place| *place != leader).collect();
     let minority = members.len().div_ceil(2) - 1;
-    let (name, rules) = match strike.chance.random_range(0..8) {
+    let (name, rules) = match strike.chance.random_range(0..12) {
         // With its clients, so that it is asked and must not answer for the others.
         0 | 1 => (format!("leader {leader} alone"), between(&ports(&[leader]), &ports(&others))),
         2 => {
@@ -98,10 +108,26 @@ pub(super) fn install(strike: &mut Strike<'_>) -> anyhow::Result<Outcome> {
                 format!("bridge {} between {} and {}", members[0], listed(left), listed(right));
             (name, between(&ports(left), &ports(right)))
         }
-        _ => (
+        7 => (
             format!("clients without leader {leader}"),
             between(&[Port::Clients], &ports(&[leader])),
         ),
+        8 => {
+            let one = &members[..1];
+            (format!("clients without {}", listed(one)), between(&[Port::Clients], &ports(one)))
+        }
+        9 => {
+            let (one, rest) = members.split_at(1);
+            (format!("{} without its peers", listed(one)), between(&ports(one), &ports(rest)))
+        }
+        10 => {
+            // Each of them is asked, and none may answer for the others.
+            let rules = members.iter().enumerate().flat_map(|(at, one)| {
+                between(&ports(&[*one]), &ports(&members[at + 1..])) //
+            });
+            ("nodes without their peers".to_owned(), rules.collect())
+        }
+        _ => ("clients without nodes".to_owned(), between(&[Port::Clients], &ports(&members))),
     };
     block(strike, name, &rules)
 }
@@ -177,7 +203,7 @@ pub(super) fn network(strike: &mut Strike<'_>) -> anyhow::Result<Outcome> {
         2 => {
             let rate = ["256kbit", "1mbit"][strike.chance.random_range(0..2)];
             strike.lab.network.throttle(Port::Node(one), rate)?;
-            Ok(Outcome::Installed(Box::new(Slow { place: one, rate })))
+            Ok(Outcome::Installed(Box::new(Slow { place: one, rate, begun: Instant::now() })))
         }
         _ => {
             let mut ended = 0;
@@ -185,6 +211,9 @@ pub(super) fn network(strike: &mut Strike<'_>) -> anyhow::Result<Outcome> {
                 ended += strike.lab.network.reset(Port::Node(one), Port::Node(*other))?;
             }
             ended += strike.lab.network.reset(Port::Node(one), Port::Clients)?;
+            if ended == 0 {
+                return Ok(Outcome::Skipped(format!("nobody is connected to {one}")));
+            }
             Ok(Outcome::Installed(Box::new(Reset { place: one, ended })))
         }
     }
@@ -194,6 +223,7 @@ pub(super) fn network(strike: &mut Strike<'_>) -> anyhow::Result<Outcome> {
 struct Slow {
     place: u8,
     rate: &'static str,
+    begun: Instant,
 }
 
 impl Active for Slow {
@@ -203,6 +233,11 @@ impl Active for Slow {
 
     fn holds(&self) -> BTreeSet<u8> {
         BTreeSet::from([self.place])
+    }
+
+    fn is_due(&mut self, lab: &mut Lab) -> anyhow::Result<bool> {
+        let met = lab.network.throttled(Port::Node(self.place))? > 0;
+        Ok(met || self.begun.elapsed() > PATIENCE)
     }
 
     fn mend(self: Box<Self>, lab: &mut Lab) -> anyhow::Result<Evidence> {

@@ -15,8 +15,15 @@ use crate::lab::{Duty, Lab};
 
 const PERIOD_US: u64 = 100_000;
 const CONNECTIONS: usize = 12;
-/// How long a node may take to fill a log that nobody reads.
-const LOG_PATIENCE: Duration = Duration::from_secs(20);
+const PAGE_BYTES: u64 = 4096;
+/// How long a node may take to need what it lacks: one that is cut off from the others has little to do.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+#[derive(Debug)]
+struct Starving {
+    what: Starved,
+    patience: Instant,
+}
 
 #[derive(Debug)]
 enum Starved {
@@ -34,38 +41,46 @@ enum Starved {
         before: Rlimit,
         most: u64,
         held: Vec<TcpStream>,
+        /// Whether none was left when the last connection came.
+        full: bool,
     },
     /// With its peers cut off, so that it has something to say.
     Log {
         place: u8,
         cut: Cut,
-        patience: Instant,
     },
 }
 
 pub(super) fn install(strike: &mut Strike<'_>) -> anyhow::Result<Outcome> {
     let Some(place) = strike.one() else { return Strike::skipped() };
-    let starved = match strike.chance.random_range(0..4) {
-        0 => {
-            let percent = [3, 10, 25][strike.chance.random_range(0..3)];
-            quota(strike.lab, place, (percent * PERIOD_US / 100).cast_signed())?;
-            let before = number(strike.lab, place, "cpu", "cpu.stat", "nr_throttled ")?;
-            Starved::Processor { place, percent, before }
-        }
-        1 => {
+    let free = strike.free();
+    let leader = strike.lab.leader().map(|(place, _)| place).filter(|place| free.contains(place));
+    let starved = match (strike.chance.random_range(0..4), leader) {
+        (1, _) => {
             let before = number(strike.lab, place, "memory", "memory.failcnt", "")?;
             let node = strike.lab.node(place)?;
             // The kernel kills it when it needs more.
             node.duty = Duty::MayEnd;
             let group = node.group.as_ref().context("no control groups")?;
             let used = group.number("memory", "memory.usage_in_bytes", "")?;
-            group.set("memory", "memory.limit_in_bytes", &(used - used / 8).to_string())?;
+            let limit =
+                |bytes: u64| group.set("memory", "memory.limit_in_bytes", &bytes.to_string());
+            // The kernel refuses what it cannot reach by giving up caches; then there is nothing more from now on.
+            limit(used - used / 8).or_else(|_| limit(used + PAGE_BYTES))?;
             Starved::Memory { place, before }
         }
-        2 => files(strike.lab, place)?,
-        _ => log(strike.lab, place)?,
+        (2, _) => files(strike.lab, place)?,
+        // A follower without its leader has little to say.
+        (3, Some(leader)) => log(strike.lab, leader)?,
+        _ => {
+            let percent = [2, 5, 10][strike.chance.random_range(0..3)];
+            quota(strike.lab, place, (percent * PERIOD_US / 100).cast_signed())?;
+            let before = number(strike.lab, place, "cpu", "cpu.stat", "nr_throttled ")?;
+            Starved::Processor { place, percent, before }
+        }
     };
-    Ok(Outcome::Installed(Box::new(starved)))
+    let patience = Instant::now() + PATIENCE;
+    Ok(Outcome::Installed(Box::new(Starving { what: starved, patience })))
 }
 
 fn log(lab: &mut Lab, place: u8) -> anyhow::Result<Starved> {
@@ -79,7 +94,7 @@ fn log(lab: &mut Lab, place: u8) -> anyhow::Result<Starved> {
     });
     let rules: Vec<_> = rules.collect();
     let cut = lab.network.cut(&rules)?;
-    Ok(Starved::Log { place, cut, patience: Instant::now() + LOG_PATIENCE })
+    Ok(Starved::Log { place, cut })
 }
 
 /// A line is written whole or not at all, so what is full may have some room left.
@@ -121,7 +136,8 @@ fn files(lab: &mut Lab, place: u8) -> anyhow::Result<Starved> {
     let http = lab.node(place)?.http();
     let open = || TcpStream::connect_timeout(&http, Duration::from_millis(300)).ok();
     let held = (0..CONNECTIONS).filter_map(|_| open()).collect();
-    Ok(Starved::Files { place, before, most, held })
+    let full = open_files(lab, place)? >= most;
+    Ok(Starved::Files { place, before, most, held, full })
 }
 
 impl Starved {
@@ -135,40 +151,45 @@ impl Starved {
     }
 }
 
-impl Active for Starved {
+impl Active for Starving {
     fn name(&self) -> String {
-        let place = self.place();
-        match self {
-            Self::Processor { percent, .. } => format!("{percent} % of a processor for {place}"),
-            Self::Memory { .. } => format!("too little memory for {place}"),
-            Self::Files { .. } => format!("no more file descriptors for {place}"),
-            Self::Log { .. } => format!("nobody reads the log of {place}"),
+        let place = self.what.place();
+        match &self.what {
+            Starved::Processor { percent, .. } => format!("{percent} % of a processor for {place}"),
+            Starved::Memory { .. } => format!("too little memory for {place}"),
+            Starved::Files { .. } => format!("no more file descriptors for {place}"),
+            Starved::Log { .. } => format!("nobody reads the log of {place}"),
         }
     }
 
     fn holds(&self) -> BTreeSet<u8> {
-        BTreeSet::from([self.place()])
+        BTreeSet::from([self.what.place()])
     }
 
     fn is_due(&mut self, lab: &mut Lab) -> anyhow::Result<bool> {
-        match self {
-            Self::Log { place, patience, .. } => {
-                Ok(Instant::now() > *patience || is_full(lab, *place)?)
+        let bit = match &self.what {
+            Starved::Processor { place, before, .. } => {
+                number(lab, *place, "cpu", "cpu.stat", "nr_throttled ")? > *before
             }
-            _ => Ok(true),
-        }
+            Starved::Memory { place, before } => {
+                number(lab, *place, "memory", "memory.failcnt", "")? > *before
+            }
+            Starved::Files { .. } => true,
+            Starved::Log { place, .. } => is_full(lab, *place)?,
+        };
+        Ok(bit || Instant::now() > self.patience)
     }
 
     fn mend(self: Box<Self>, lab: &mut Lab) -> anyhow::Result<Evidence> {
         lab.supervise()?;
-        match *self {
-            Self::Processor { place, before, .. } => {
+        match self.what {
+            Starved::Processor { place, before, .. } => {
                 let now = number(lab, place, "cpu", "cpu.stat", "nr_throttled ")?;
                 quota(lab, place, -1)?;
                 let held = now - before;
                 Ok(Evidence::of(held > 0, format!("held back in {held} periods")))
             }
-            Self::Memory { place, before } => {
+            Starved::Memory { place, before } => {
                 let now = number(lab, place, "memory", "memory.failcnt", "")?;
                 let node = lab.node(place)?;
                 let group = node.group.as_ref().context("no control groups")?;
@@ -178,9 +199,9 @@ impl Active for Starved {
                 let words = format!("the limit was met {failed} times; {ended}");
                 Ok(Evidence::of(failed > 0, words))
             }
-            Self::Files { place, before, most, held } => {
+            Starved::Files { place, before, most, held, full } => {
                 let runs = lab.node(place)?.server.is_some();
-                let full = !runs || open_files(lab, place)? >= most;
+                let full = full || !runs || open_files(lab, place)? >= most;
                 if runs {
                     let pid = pid(lab, place)?;
                     rustix::process::prlimit(Some(pid), Resource::Nofile, before)?;
@@ -189,7 +210,7 @@ impl Active for Starved {
                 let ended = revive(lab, place)?;
                 Ok(Evidence::of(full, format!("all {most} descriptors in use: {full}; {ended}")))
             }
-            Self::Log { place, cut, .. } => {
+            Starved::Log { place, cut, .. } => {
                 let full = is_full(lab, place)?;
                 let server = lab.server(place)?;
                 let (waiting, room) = server.log_backlog()?;

@@ -73,10 +73,13 @@ impl Active for Full {
     }
 }
 
+/// How long a disk may go without a write or a sync: a node that is cut off from the others has nothing to write.
+const PATIENCE: Duration = Duration::from_secs(20);
+
 #[derive(Debug)]
 enum Slow {
     /// Each sync waits.
-    Syncs { places: Vec<u8>, millis: i64, before: i64 },
+    Syncs { places: Vec<u8>, millis: i64, before: i64, begun: Instant },
     /// The device takes few writes a second.
     Device { place: u8, writes: u64, before: u64, begun: Instant },
 }
@@ -92,7 +95,8 @@ pub(super) fn slow(strike: &mut Strike<'_>) -> anyhow::Result<Outcome> {
         for place in &places {
             page(strike.lab, *place)?.set(Word::SyncDelay, millis * 1000)?;
         }
-        return Ok(Outcome::Installed(Box::new(Slow::Syncs { places, millis, before })));
+        let begun = Instant::now();
+        return Ok(Outcome::Installed(Box::new(Slow::Syncs { places, millis, before, begun })));
     }
     let Some(place) = strike.one() else { return Strike::skipped() };
     let writes = [10, 30, 100][strike.chance.random_range(0..3)];
@@ -134,6 +138,14 @@ impl Active for Slow {
         }
     }
 
+    fn is_due(&mut self, lab: &mut Lab) -> anyhow::Result<bool> {
+        let (bit, begun) = match self {
+            Self::Syncs { places, before, begun, .. } => (touched(lab, places)? > *before, begun),
+            Self::Device { place, before, begun, .. } => (written(lab, *place)? > *before, begun),
+        };
+        Ok(bit || begun.elapsed() > PATIENCE)
+    }
+
     fn mend(self: Box<Self>, lab: &mut Lab) -> anyhow::Result<Evidence> {
         match *self {
             Self::Syncs { places, before, .. } => {
@@ -158,7 +170,9 @@ impl Active for Slow {
 #[derive(Debug)]
 struct Failing {
     place: u8,
+    once: bool,
     before: i64,
+    begun: Instant,
 }
 
 /// A node whose disk fails a sync does not know what is on it: it must stop, and may come back with what is really there.
@@ -166,9 +180,13 @@ pub(super) fn error(strike: &mut Strike<'_>) -> anyhow::Result<Outcome> {
     let Some(place) = strike.one() else { return Strike::skipped() };
     let before = touched(strike.lab, &[place])?;
     strike.lab.node(place)?.duty = Duty::MayEnd;
+    // The kernel tells of a page that it could not write once: whoever syncs again hears that all is well.
+    let once = strike.chance.random_bool(0.5);
     let code = i64::from(Errno::IO.raw_os_error());
-    page(strike.lab, place)?.set(Word::SyncError, code)?;
-    Ok(Outcome::Installed(Box::new(Failing { place, before })))
+    let page = page(strike.lab, place)?;
+    page.set(Word::SyncsToFail, if once { 1 } else { -1 })?;
+    page.set(Word::SyncError, code)?;
+    Ok(Outcome::Installed(Box::new(Failing { place, once, before, begun: Instant::now() })))
 }
 
 /// How long a node may go on after its disk failed.
@@ -176,11 +194,19 @@ const STOP_TIMEOUT: Duration = Duration::from_secs(10);
 
 impl Active for Failing {
     fn name(&self) -> String {
-        format!("syncs of {} fail", self.place)
+        if self.once {
+            format!("one sync of {} fails", self.place)
+        } else {
+            format!("syncs of {} fail", self.place)
+        }
     }
 
     fn holds(&self) -> BTreeSet<u8> {
         BTreeSet::from([self.place])
+    }
+
+    fn is_due(&mut self, lab: &mut Lab) -> anyhow::Result<bool> {
+        Ok(touched(lab, &[self.place])? > self.before || self.begun.elapsed() > PATIENCE)
     }
 
     fn mend(self: Box<Self>, lab: &mut Lab) -> anyhow::Result<Evidence> {

@@ -98,6 +98,7 @@ pub(crate) async fn open_storage(
         let engine = RocksEngine::open(&directory.log(), Some(Arc::clone(&directory)))?;
         let watermark = Watermark::open(&directory.watermark())?;
         let log = LogStore::open(Arc::new(engine), Some(watermark), tuning.log_cache_bytes)?;
+        state.cover(log.range())?;
         Ok((state, log))
     };
     let (state, log) = machine::spawn_blocking(open)

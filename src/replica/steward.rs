@@ -197,27 +197,12 @@ impl Steward {
         loop {
             if self.node.raft.wait_for_recovery(Some(Duration::from_secs(5))).await.is_ok() {
                 self.recovered.send_replace(true);
-                self.repair_snapshot().await;
                 break;
             }
             // An error is the time limit, or at once the end of the core.
             tokio::time::sleep(ROUND).await;
         }
         std::future::pending::<()>().await;
-    }
-
-    /// After a power cut the state can be ahead of the log, which is then purged up to it. A snapshot from before that
-    /// point could not bring a peer up to where the log begins.
-    async fn repair_snapshot(&self) {
-        let behind = {
-            let metrics = self.node.raft.metrics();
-            let metrics = metrics.borrow_watched();
-            metrics.purged > metrics.snapshot
-        };
-        if behind && self.node.raft.trigger().snapshot().await.is_err() {
-            // The core has ended; `watch_core` says why.
-            tracing::warn!("the snapshot that the log begins behind could not be made again");
-        }
     }
 
     async fn watch_leader(&self) {

@@ -109,6 +109,12 @@ impl LogStore {
         &self.shared.stats
     }
 
+    /// The last entry that was purged, and the last one that there is.
+    pub(crate) fn range(&self) -> (Option<LogId>, Option<LogId>) {
+        let recent = self.shared.recent.lock();
+        (recent.purged, recent.last)
+    }
+
     /// Writes what is queued and ends the writer thread. Later requests fail.
     pub(crate) fn close(&self) {
         // A send error means that the writer has ended already.

@@ -266,6 +266,20 @@ impl StateMachine {
         Ok(Self { shared: Arc::new(shared), applied })
     }
 
+    /// Makes the snapshot that the log is going to begin behind, unless there is one. The state can be ahead of the log: what
+    /// is committed is applied before this node has synced it, and a power cut, or a disk that fails a sync, may leave the
+    /// state and not the entries. Replication then lets the log begin behind the state, and an older snapshot could not
+    /// bring a peer up to there.
+    pub(crate) fn cover(&self, (purged, last): (Option<LogId>, Option<LogId>)) -> io::Result<()> {
+        let begins = purged.max(self.applied.last_log_id.filter(|applied| Some(*applied) > last));
+        let snapshot =
+            self.shared.snapshot.lock().as_ref().map(|complete| complete.meta.last_log_id);
+        if begins <= snapshot.flatten() {
+            return Ok(());
+        }
+        SnapshotBuilder::build(&self.shared, &self.shared.current()).map(drop)
+    }
+
     pub(crate) fn shared(&self) -> Arc<Shared> {
         Arc::clone(&self.shared)
     }

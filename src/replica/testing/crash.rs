@@ -188,11 +188,11 @@ async fn no_acknowledged_write_is_lost_at_any_boundary() {
     }
 }
 
-fn log_id(index: u64) -> LogId {
+pub(super) fn log_id(index: u64) -> LogId {
     LogId::new(LeaderId::new(1, 1), index)
 }
 
-async fn apply(state: &mut StateMachine, from: u64, to: u64, key: &str) {
+pub(super) async fn apply(state: &mut StateMachine, from: u64, to: u64, key: &str) {
     let entries = (from..=to).map(|index| {
         let command = if index == 1 {
             llm_config_domain::Command::new(

@@ -1,5 +1,6 @@
 //! Tests that need the inside of this crate. Those of its face are in `tests/`.
 
+mod ahead;
 mod conformance;
 mod crash;
 mod damage;
