@@ -5,7 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
 use crate::check::Violation;
-use crate::history::{Answer, Call, Entry, History, Operation, Outcome, TxnOp, TxnResult, Value};
+use crate::history::{
+    Answer, Call, Entry, History, Operation, Outcome, Policy, TxnOp, TxnResult, Value,
+};
 
 /// More bars than this nobody reads: only those around what is wrong are drawn.
 const OPERATIONS_MAX: usize = 600;
@@ -234,6 +236,9 @@ fn long(operation: &Operation) -> String {
     if let Some(session) = operation.session {
         let _ = write!(text, ", session {session}");
     }
+    if let Some(token) = &operation.token {
+        let _ = write!(text, ", token {token}");
+    }
     if let Some(error) = &operation.error {
         let _ = write!(text, ", {error}");
     }
@@ -267,7 +272,14 @@ fn asked(call: &Call) -> String {
         Call::WatchBatch { watch } => format!("watch {watch}"),
         Call::WatchEnd { watch, up_to } => format!("end watch {watch} at {up_to}"),
         Call::Other { name } => name.clone(),
-        Call::Get { .. } | Call::History { .. } => call.kind().to_owned(),
+        Call::Get { read, .. } if read.reveal => "reveal".to_owned(),
+        Call::Policy { change } => policy(change),
+        Call::Get { .. }
+        | Call::History { .. }
+        | Call::RotateKeys
+        | Call::Audit { .. }
+        | Call::VerifyAudit
+        | Call::Members => call.kind().to_owned(),
     }
 }
 
@@ -319,6 +331,27 @@ fn answered(answer: &Answer) -> String {
         }
         Answer::Events { revision, events } if events.is_empty() => format!("bookmark {revision}"),
         Answer::Events { revision, events } => format!("revision {revision} {}", keyed(events)),
+        Answer::Audit { records } => format!("{} records", records.len()),
+        Answer::Chain { chain } => match &chain.broken {
+            Some(broken) => broken.clone(),
+            None => format!("records {} to {}, {}", chain.first, chain.last, chain.head),
+        },
+        Answer::Members { term, leader, members } => {
+            let leader = leader.map_or_else(|| "nobody".to_owned(), |leader| leader.to_string());
+            format!("{leader} leads in term {term} of {members:?}")
+        }
+    }
+}
+
+fn policy(change: &Policy) -> String {
+    match change {
+        Policy::CreateToken { token, role, .. } => format!("make token {token} for {role}"),
+        Policy::RevokeToken { token } => format!("revoke token {token}"),
+        Policy::PutRole { role, allows } => {
+            let allows: Vec<_> = allows.iter().map(|right| right.word()).collect();
+            format!("let {role} {}", allows.join(", "))
+        }
+        Policy::DeleteRole { role } => format!("delete role {role}"),
     }
 }
 

@@ -211,7 +211,7 @@ impl<'h> Reader<'_, 'h> {
     fn content(&self, by: Index, event: &Keyed, found: &mut Findings) {
         let facts = self.facts;
         let Some(key) = facts.key_id(&event.key) else { return };
-        let value = event.entry.value.as_ref().and_then(|value| facts.value_id(value));
+        let value = facts.shown_as(key, &event.entry);
         let Some(point) = facts.change_at(key, event.entry.revision) else { return };
         if (point.version, point.value) != (event.entry.version, value) {
             let sentence = format!(

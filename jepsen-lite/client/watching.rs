@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use jepsen_lite::history::{Answer, Call, Operation, Outcome, Scope};
+use jepsen_lite::history::{self, Answer, Call, Operation, Outcome, Scope};
 use llm_config_client::v1;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tonic::Status;
@@ -41,6 +41,7 @@ impl Watcher {
             id: recorder.operation(),
             process: self.client.process,
             session: None,
+            token: None,
             node,
             call,
             invoked_ns: invoked,
@@ -84,7 +85,7 @@ impl Watcher {
         until: &mut tokio::sync::watch::Receiver<Option<u64>>,
     ) {
         let invoked = self.client.recorder.now();
-        let Ok(mut stub) = self.client.stub(target).await else { return };
+        let Ok(channel) = self.client.channel(target).await else { return };
         let from = self.seen + 1;
         let request = v1::WatchRequest {
             namespace: self.scope.prefix.trim_end_matches('/').to_owned(),
@@ -92,11 +93,14 @@ impl Watcher {
             from_revision: from,
             ..v1::WatchRequest::default()
         };
+        let name = history::request(self.client.recorder.operation(), 0);
+        let request = self.client.envelope(name).around(request);
+        let mut stub = super::calls::config(channel);
         let stream = match timeout(OPEN_TIMEOUT, stub.watch(request)).await {
             Ok(Ok(stream)) => stream,
             Ok(Err(status)) => return self.broken(target, &status),
             Err(_) => {
-                self.client.stubs.remove(&target.id);
+                self.client.channels.remove(&target.id);
                 return;
             }
         };
@@ -125,12 +129,13 @@ impl Watcher {
                 Ok(Ok(Some(message))) => message,
                 Ok(Err(status)) => return self.broken(target, &status),
                 Ok(Ok(None)) | Err(_) => {
-                    self.client.stubs.remove(&target.id);
+                    self.client.channels.remove(&target.id);
                     return;
                 }
             };
             silent_until = Instant::now() + SILENCE_MAX;
-            let Ok(answer) = events(message) else { return };
+            let Ok(mut answer) = events(message) else { return };
+            self.client.recorder.vault().hide(&mut answer, false);
             if let Answer::Events { revision, .. } = &answer {
                 self.seen = self.seen.max(*revision);
             }
@@ -141,7 +146,7 @@ impl Watcher {
     /// What comes next may be forgotten. Then the watch is at its end, and another one begins where there is something; whether
     /// the store had a reason to forget, the run knows.
     fn broken(&mut self, target: Target, status: &Status) {
-        self.client.stubs.remove(&target.id);
+        self.client.channels.remove(&target.id);
         let Some(info) = status.get_details_error_info() else { return };
         let oldest = info.metadata.get("oldest_revision").and_then(|text| text.parse::<u64>().ok());
         if let Some(oldest) = oldest.filter(|_| info.reason == "REVISION_COMPACTED") {
@@ -158,6 +163,7 @@ impl Watcher {
             id: recorder.operation(),
             process: self.client.process,
             session: None,
+            token: None,
             node: 0,
             call: Call::WatchEnd { watch: self.watch, up_to },
             invoked_ns: now,

@@ -7,6 +7,7 @@ pub mod control;
 pub mod disk;
 pub mod doctor;
 pub mod group;
+pub mod leak;
 pub mod net;
 pub mod process;
 pub mod run_file;
@@ -14,6 +15,7 @@ pub mod shim;
 
 use std::fs;
 use std::net::{IpAddr, SocketAddr};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus};
 use std::sync::{Arc, PoisonError, RwLock};
@@ -25,6 +27,7 @@ use anyhow::{Context as _, bail, ensure};
 use control::View;
 use disk::{Disk, Unsynced};
 use group::Group;
+use leak::Needles;
 use net::{Network, Port};
 use process::Server;
 use run_file::{Made, RunFile};
@@ -39,6 +42,12 @@ pub const RAFT: u16 = 50061;
 const DISK_MEBIBYTES: u64 = 384;
 /// What a node keeps free of its disk; the default is made for real disks.
 const DISK_RESERVE: &str = "32MiB";
+/// The token that the cluster is founded with. It opens nothing else, and the lab's network leads nowhere.
+pub const ADMINISTRATOR: &str = "lcjl-administrator-of-a-cluster-that-nobody-else-reaches";
+const ADMINISTRATOR_FILE: &str = "administrator";
+const MASTER_KEY_FILE: &str = "master-key";
+/// What its secrets are sealed under in the end.
+const MASTER_KEY: &str = "bGNqbCBtYXN0ZXIga2V5IG9mIGEgdGVzdCBjbHVzdGU=";
 const POLL: Duration = Duration::from_millis(50);
 /// The exit code of a server that does not start on what it finds on its disk.
 const REFUSED: i32 = 3;
@@ -236,6 +245,10 @@ impl Lab {
         ports.extend(places.iter().map(|place| Port::Node(*place)));
         let network = Network::create(&settings.run, &ports, list)?;
         let shim = settings.shim.then(|| Shim::build(&folder)).transpose()?;
+        for (file, text) in [(ADMINISTRATOR_FILE, ADMINISTRATOR), (MASTER_KEY_FILE, MASTER_KEY)] {
+            fs::write(folder.join(file), text)?;
+            fs::set_permissions(folder.join(file), fs::Permissions::from_mode(0o600))?;
+        }
         let mut nodes = Vec::new();
         for place in places {
             let name = format!("n{place}");
@@ -326,8 +339,12 @@ impl Lab {
         command.arg("--data-dir").arg(node.data());
         command.args(["--http-addr", &listen(HTTP), "--metrics-addr", &listen(METRICS)]);
         command.args(["--grpc-addr", &listen(GRPC), "--raft-addr", &listen(RAFT)]);
-        command.args(["--auth", "off", "--insecure", "--disk-reserve", DISK_RESERVE]);
-        command.args(["--backup-interval", "0"]);
+        command.args(["--disk-reserve", DISK_RESERVE, "--backup-interval", "0"]);
+        let folder = Path::new(run_file::DIR).join(&self.settings.run);
+        command.arg("--bootstrap-token-file").arg(folder.join(ADMINISTRATOR_FILE));
+        command.arg("--master-key-file").arg(folder.join(MASTER_KEY_FILE));
+        // Clients have one address, and some of them use tokens that were revoked.
+        command.args(["--limit-exempt", net::SUBNET]);
         if node.id <= u64::from(self.settings.founders) {
             let founders = self.nodes.iter().take(usize::from(self.settings.founders));
             let founders = founders.map(|node| format!("{}={}", node.place, node.address(RAFT)));
@@ -512,6 +529,18 @@ impl Lab {
             }
             thread::sleep(POLL);
         }
+    }
+
+    /// What is found on the disks of what must not get out.
+    ///
+    /// # Errors
+    /// When a disk cannot be read.
+    pub fn leaks(&self, needles: &Needles) -> anyhow::Result<Vec<String>> {
+        let mut found = Vec::new();
+        for node in &self.nodes {
+            found.extend(needles.file(node.disk.written()?)?);
+        }
+        Ok(found)
     }
 
     /// A number that no node has had.

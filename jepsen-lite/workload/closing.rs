@@ -61,7 +61,7 @@ pub async fn serve(recorder: Arc<Recorder>, targets: Targets, name: u64) -> anyh
 fn scopes(workloads: &BTreeSet<Workload>) -> Vec<Scope> {
     let service =
         Scope { prefix: format!("{NAMESPACE}/"), environment: Some(ENVIRONMENT.to_owned()) };
-    let with_entries = workloads.iter().filter(|workload| **workload != Workload::Watch);
+    let with_entries = workloads.iter().filter(|workload| workload.has_entries());
     with_entries.map(|workload| workload.scope()).chain([service]).collect()
 }
 
@@ -75,11 +75,7 @@ pub async fn look(
     workloads: BTreeSet<Workload>,
     last: bool,
 ) -> anyhow::Result<()> {
-    let read = Read {
-        linearizable: false,
-        min_revision: Some(recorder.revision()),
-        max_staleness_ms: None,
-    };
+    let read = Read { min_revision: Some(recorder.revision()), ..Read::CACHED };
     for target in targets.now() {
         let mut client = Client::new(recorder.clone(), targets.clone());
         if last {
@@ -88,6 +84,23 @@ pub async fn look(
         for scope in scopes(&workloads) {
             insist(&mut client, target, &Call::List { scope, read }).await?;
         }
+    }
+    Ok(())
+}
+
+/// Reads the audit log, has every node walk its own, and asks it who is in the cluster.
+async fn audit(recorder: Arc<Recorder>, targets: Targets) -> anyhow::Result<()> {
+    let mut client = Client::new(recorder, targets.clone());
+    client.close();
+    for (place, target) in targets.now().into_iter().enumerate() {
+        // A node that has confirmed it has all that there is to walk.
+        let (scope, read) = (Workload::Member.scope(), Read::LINEARIZABLE);
+        insist(&mut client, target, &Call::List { scope, read }).await?;
+        if place == 0 {
+            insist(&mut client, target, &Call::Audit { read }).await?;
+        }
+        insist(&mut client, target, &Call::VerifyAudit).await?;
+        insist(&mut client, target, &Call::Members).await?;
     }
     Ok(())
 }
@@ -102,6 +115,7 @@ pub async fn scan(
     workloads: BTreeSet<Workload>,
 ) -> anyhow::Result<()> {
     look(recorder.clone(), targets.clone(), workloads, true).await?;
+    audit(recorder.clone(), targets.clone()).await?;
     let keys = Arc::new(recorder.keys());
     let mut scans = tokio::task::JoinSet::new();
     for target in targets.now() {
