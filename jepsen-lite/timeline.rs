@@ -331,6 +331,7 @@ fn answered(answer: &Answer) -> String {
         }
         Answer::Events { revision, events } if events.is_empty() => format!("bookmark {revision}"),
         Answer::Events { revision, events } => format!("revision {revision} {}", keyed(events)),
+        Answer::Compacted { oldest_revision } => format!("it begins with {oldest_revision}"),
         Answer::Audit { records } => format!("{} records", records.len()),
         Answer::Chain { chain } => match &chain.broken {
             Some(broken) => broken.clone(),

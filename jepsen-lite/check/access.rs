@@ -10,9 +10,7 @@ use std::collections::{BTreeMap, HashMap};
 use super::facts::{Facts, Index};
 use super::revision::{changes, revision_of};
 use super::{Findings, Limits, Verdict};
-use crate::history::{
-    Call, Operation, Outcome, PERMISSION_DENIED, Policy, Right, UNAUTHENTICATED,
-};
+use crate::history::{Call, Operation, Outcome, PERMISSION_DENIED, Policy, Right, UNAUTHENTICATED};
 
 const NS_IN_MS: u64 = 1_000_000;
 
@@ -117,7 +115,10 @@ fn done(
     let name = operation.token.as_deref().unwrap_or_default();
     let what = operation.call.kind();
     if !is_within(&operation.call, token.namespace) {
-        let sentence = format!("token {name} is good for {} only, and did a {what} elsewhere", token.namespace);
+        let sentence = format!(
+            "token {name} is good for {} only, and did a {what} elsewhere",
+            token.namespace
+        );
         let named = [facts.id(by), facts.id(token.created.by)];
         return found.fail("elsewhere", None, named, sentence);
     }
@@ -157,9 +158,8 @@ fn refused(
     }
     let exists = token.created.is_over_before(since)
         && token.revoked.iter().all(|revoked| revoked.invoked_ns > until);
-    let allowed = rights
-        .into_iter()
-        .all(|right| !rules.possible(token.role, right, since, until).forbidden);
+    let allowed =
+        rights.into_iter().all(|right| !rules.possible(token.role, right, since, until).forbidden);
     if exists && allowed && is_within(&operation.call, token.namespace) {
         found.fail(
             "refused",
@@ -177,7 +177,8 @@ fn refused(
 
 /// Whether all that a call is about is in a namespace.
 fn is_within(call: &Call, namespace: &str) -> bool {
-    let inside = |text: &str| text.strip_prefix(namespace).is_some_and(|rest| rest.starts_with('/'));
+    let inside =
+        |text: &str| text.strip_prefix(namespace).is_some_and(|rest| rest.starts_with('/'));
     match call {
         Call::List { scope, .. } => inside(&scope.prefix),
         _ => call.keys().into_iter().all(inside),
@@ -231,9 +232,9 @@ impl<'h> Rules<'h> {
         // Before its first change it is not there.
         possible.forbidden = latest.is_none();
         for (when, allows) in changes.iter().filter(|(when, _)| when.invoked_ns <= until) {
-            let over = when.completed_ns.is_some_and(|completed| {
-                latest.is_some_and(|latest| completed < latest)
-            });
+            let over = when
+                .completed_ns
+                .is_some_and(|completed| latest.is_some_and(|latest| completed < latest));
             if over {
                 continue;
             }
@@ -260,10 +261,14 @@ struct Heard {
 impl Heard {
     fn of(facts: &Facts<'_>) -> Self {
         let mut heard = Self::default();
-        for operation in facts.operations.iter().filter(|operation| operation.outcome == Outcome::Ok) {
+        for operation in
+            facts.operations.iter().filter(|operation| operation.outcome == Outcome::Ok)
+        {
             if changes(operation) {
                 // Somebody else may have carried it out.
-                heard.asked.extend(operation.revision.map(|revision| (revision, operation.invoked_ns)));
+                heard
+                    .asked
+                    .extend(operation.revision.map(|revision| (revision, operation.invoked_ns)));
             } else if let (Some(completed_ns), Some(revision)) =
                 (operation.completed_ns, revision_of(operation))
             {

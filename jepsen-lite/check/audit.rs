@@ -121,7 +121,8 @@ fn one_chain(
         }
         let (head, first) = *heads.entry(chain.last).or_insert((chain.head.as_str(), *by));
         if head != chain.head {
-            let sentence = format!("the audit log of node {node} is another one at record {}", chain.last);
+            let sentence =
+                format!("the audit log of node {node} is another one at record {}", chain.last);
             found.fail("differ", None, [facts.id(first), facts.id(*by)], sentence);
         }
         if facts.operations[*by].last {
@@ -161,7 +162,9 @@ fn expected(operation: &Operation) -> Option<Expected<'_>> {
         (Call::Txn { .. }, _) => ("config.txn", Vec::new()),
         (Call::Policy { change }, _) => (change.recorded_as(), Vec::new()),
         (Call::RotateKeys, _) => (ROTATED, Vec::new()),
-        (Call::Get { key, read, .. }, Some(Answer::Entry { entry: Some(entry) })) if read.reveal => {
+        (Call::Get { key, read, .. }, Some(Answer::Entry { entry: Some(entry) }))
+            if read.reveal =>
+        {
             (REVEALED, vec![(key.as_str(), entry.version)])
         }
         _ => return None,
@@ -223,7 +226,8 @@ fn everything(facts: &Facts<'_>, (reader, records): Listed<'_>, found: &mut Find
         if over && is_denied(operation) {
             let took = operation.completed_ns.unwrap_or(u64::MAX) - operation.invoked_ns;
             if own.iter().all(|record| record.what != DENIED) && took < DENIAL_WAITS_NS {
-                let sentence = format!("operation {} was refused, and there is no record of it", operation.id);
+                let sentence =
+                    format!("operation {} was refused, and there is no record of it", operation.id);
                 found.fail("missing", None, [operation.id, facts.id(reader)], sentence);
             }
         }
@@ -231,15 +235,17 @@ fn everything(facts: &Facts<'_>, (reader, records): Listed<'_>, found: &mut Find
     if facts.partial() {
         return;
     }
-    let mut nobodys = of_operation.into_values().flatten().chain(
-        records.iter().filter(|record| requester(&record.request).is_none()),
-    );
+    let mut nobodys = of_operation
+        .into_values()
+        .flatten()
+        .chain(records.iter().filter(|record| requester(&record.request).is_none()));
     let changes = |record: &&AuditRecord| {
         let by_itself = record.what == "auth.bootstrap";
         (record.what.starts_with("config.") || record.what.starts_with("auth.")) && !by_itself
     };
     if let Some(record) = nobodys.find(changes) {
-        let sentence = format!("record {} is of a {} that nobody asked for", record.sequence, record.what);
+        let sentence =
+            format!("record {} is of a {} that nobody asked for", record.sequence, record.what);
         found.fail("from nowhere", None, [facts.id(reader)], sentence);
     }
 }
@@ -251,16 +257,14 @@ fn is_denied(operation: &Operation) -> bool {
 
 /// The records of one operation: what it did at most once, and nothing else.
 fn recorded_once(operation: &Operation, reader: u64, own: &[&AuditRecord], found: &mut Findings) {
-    let Some(what) = expected(operation).map(|expected| expected.what).or(denied_as(operation)) else {
-        return;
-    };
+    let what = expected(operation).map(|expected| expected.what).or(denied_as(operation));
     let mut fail = |rule, sentence| found.fail(rule, None, [operation.id, reader], sentence);
     let mut done = 0;
     for record in own {
         if record.what == DENIED {
             continue;
         }
-        if record.what != what {
+        if Some(record.what.as_str()) != what {
             let sentence = format!(
                 "operation {} is a {}, and record {} is of a {}",
                 operation.id,
@@ -283,7 +287,13 @@ fn recorded_once(operation: &Operation, reader: u64, own: &[&AuditRecord], found
     }
     let denials = own.iter().filter(|record| record.what == DENIED).count();
     if done > 1 || denials > 1 {
-        fail("twice", format!("operation {} was recorded {done} times, its refusal {denials} times", operation.id));
+        fail(
+            "twice",
+            format!(
+                "operation {} was recorded {done} times, its refusal {denials} times",
+                operation.id
+            ),
+        );
     }
 }
 
@@ -309,7 +319,11 @@ fn acknowledged(
     };
     let mut fail = |rule, sentence| found.fail(rule, None, [operation.id, reader], sentence);
     let Some(record) = record else {
-        let sentence = format!("operation {} ({}) was done, and there is no record of it", operation.id, operation.call.kind());
+        let sentence = format!(
+            "operation {} ({}) was done, and there is no record of it",
+            operation.id,
+            operation.call.kind()
+        );
         return fail("missing", sentence);
     };
     let told = |(key, version): &(&str, u64)| {

@@ -273,6 +273,7 @@ impl<'h> Facts<'h> {
                 Answer::Entry { entry: None }
                 | Answer::Written { value: None, .. }
                 | Answer::Conflict { .. }
+                | Answer::Compacted { .. }
                 | Answer::Audit { .. }
                 | Answer::Chain { .. }
                 | Answer::Members { .. },

@@ -33,9 +33,9 @@ pub(super) fn check(facts: &Facts<'_>, _: &Limits) -> Verdict {
     let asked = |node: &&u64| !closing.contains_key(*node);
     let open = facts.header().nodes.iter().find(asked);
     match open.filter(|_| facts.header().closing && !closing.is_empty()) {
-        Some(node) if !facts.partial() && found.violations.is_empty() => {
-            Verdict::Unknown { why: format!("node {node} was not asked for the members in the end") }
-        }
+        Some(node) if !facts.partial() && found.violations.is_empty() => Verdict::Unknown {
+            why: format!("node {node} was not asked for the members in the end"),
+        },
         _ => found.verdict(),
     }
 }
@@ -81,7 +81,9 @@ fn agreed(facts: &Facts<'_>, closing: &BTreeMap<u64, (&[Member], Index)>, found:
     for (node, (members, by)) in closing {
         let (known, other) = *first.get_or_insert((*members, *by));
         if known != *members {
-            let sentence = format!("in the end node {node} has the members {members:?}, and another {known:?}");
+            let sentence = format!(
+                "in the end node {node} has the members {members:?}, and another {known:?}"
+            );
             found.fail("agree", None, [facts.id(*by), facts.id(other)], sentence);
         }
         let voters: BTreeSet<u64> =

@@ -6,8 +6,7 @@ use std::collections::HashMap;
 use super::facts::{Facts, Index};
 use super::{Findings, Limits, Verdict};
 use crate::history::{
-    Answer, Call, Entry, MASK, Operation, Outcome, TxnResult, Value, secret_name,
-    shown_name,
+    Answer, Call, Entry, MASK, Operation, Outcome, TxnResult, Value, secret_name, shown_name,
 };
 
 pub(super) fn check(facts: &Facts<'_>, _: &Limits) -> Verdict {
@@ -131,7 +130,8 @@ impl<'h> Gone<'h> {
             point.is_some_and(|point| point.revision <= missing.revision)
         };
         if let Some(missing) = missing.iter().filter(contradicts).find(made) {
-            let sentence = format!("version {version} was gone, and is read again at node {}", operation.node);
+            let sentence =
+                format!("version {version} was gone, and is read again at node {}", operation.node);
             found.fail("came back", Some(key), [facts.id(by), facts.id(missing.by)], sentence);
         }
     }

@@ -100,6 +100,20 @@ impl<'h> Reader<'_, 'h> {
                 }
                 self.scope = Some(scope.clone());
             }
+            // What it may not have is told, and is not more than it asked for.
+            (
+                Call::WatchOpen { from_revision: Some(from), .. },
+                Some(Answer::Compacted { oldest_revision }),
+                Outcome::Fail,
+            ) => {
+                found.checked += 1;
+                if from >= oldest_revision {
+                    let sentence = format!(
+                        "it asked from revision {from} on, which is refused as forgotten, where {oldest_revision} is the oldest that is not"
+                    );
+                    self.fail("compacted", by, None, found, &sentence);
+                }
+            }
             (Call::WatchBatch { .. }, Some(Answer::Events { revision, events }), Outcome::Ok) => {
                 let Some(scope) = self.scope.clone() else {
                     return self.fail(

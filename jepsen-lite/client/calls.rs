@@ -26,7 +26,10 @@ pub(super) struct Envelope<'a> {
 impl Envelope<'_> {
     pub(super) fn around<T>(&self, message: T) -> Request<T> {
         let mut request = Request::new(message);
-        let texts = [("authorization", format!("Bearer {}", self.badge.text())), ("x-request-id", self.request.clone())];
+        let texts = [
+            ("authorization", format!("Bearer {}", self.badge.text())),
+            ("x-request-id", self.request.clone()),
+        ];
         for (name, text) in texts {
             // Neither has a character that no header takes.
             if let Ok(value) = text.parse() {
@@ -88,7 +91,8 @@ async fn try_make(channel: Channel, call: &Call, envelope: &Envelope<'_>) -> Mad
                 idempotency_key: idempotency_key.clone().unwrap_or_default(),
                 ..v1::SetRequest::default()
             };
-            let entry = convert::present(stub.set(envelope.around(request)).await?.into_inner().entry)?;
+            let entry =
+                convert::present(stub.set(envelope.around(request)).await?.into_inner().entry)?;
             Ok(written(entry.version, entry.revision))
         }
         Call::Delete { key, expected_version, idempotency_key } => {
@@ -114,7 +118,9 @@ async fn try_make(channel: Channel, call: &Call, envelope: &Envelope<'_>) -> Mad
                 idempotency_key: idempotency_key.clone().unwrap_or_default(),
                 ..v1::RollbackRequest::default()
             };
-            let entry = convert::present(stub.rollback(envelope.around(request)).await?.into_inner().entry)?;
+            let entry = convert::present(
+                stub.rollback(envelope.around(request)).await?.into_inner().entry,
+            )?;
             let answer = Answer::Written { version: entry.version, value: entry.value };
             Ok((Some(entry.revision), Some(answer)))
         }
@@ -152,7 +158,8 @@ async fn try_make(channel: Channel, call: &Call, envelope: &Envelope<'_>) -> Mad
                 read: Some(convert::read(*read)),
                 ..v1::HistoryRequest::default()
             };
-            let response: Response<v1::HistoryResponse> = stub.history(envelope.around(request)).await?;
+            let response: Response<v1::HistoryResponse> =
+                stub.history(envelope.around(request)).await?;
             let revision = revision_of(response.metadata());
             let items = response.into_inner().items;
             let versions = items.into_iter().map(convert::entry).collect::<Result<_, _>>()?;

@@ -1,8 +1,6 @@
 //! Calls about who may do what, the audit log, keys and members.
 
-use jepsen_lite::history::{
-    Answer, AuditRecord, Call, Chain, Member, Policy, Read, Right, Target,
-};
+use jepsen_lite::history::{Answer, AuditRecord, Call, Chain, Member, Policy, Read, Right, Target};
 use llm_config_client::v1;
 use tonic::Status;
 use tonic::transport::Channel;
@@ -37,7 +35,8 @@ pub(super) async fn make(channel: Channel, call: &Call, envelope: &Envelope<'_>)
         _ => {
             let request = envelope.around(v1::StatusRequest {});
             let status = ClusterServiceClient::new(channel).status(request).await?.into_inner();
-            let member = |member: v1::Member| Member { id: member.id, votes: member.role != "learner" };
+            let member =
+                |member: v1::Member| Member { id: member.id, votes: member.role != "learner" };
             let mut members: Vec<_> = status.members.into_iter().map(member).collect();
             members.sort_unstable();
             let answer = Answer::Members { term: status.term, leader: status.leader_id, members };

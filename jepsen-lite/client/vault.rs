@@ -5,9 +5,9 @@ use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use jepsen_lite::history::{self, Answer, Entry, MASK, TxnResult, Value};
+use rand::SeedableRng as _;
 use rand::distr::{Alphanumeric, SampleString as _};
 use rand::rngs::StdRng;
-use rand::SeedableRng as _;
 
 use crate::lab::ADMINISTRATOR;
 
@@ -112,6 +112,7 @@ impl Vault {
             Answer::Entry { entry: None }
             | Answer::Written { value: None, .. }
             | Answer::Conflict { .. }
+            | Answer::Compacted { .. }
             | Answer::Audit { .. }
             | Answer::Chain { .. }
             | Answer::Members { .. } => {}

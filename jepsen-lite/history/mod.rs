@@ -13,8 +13,8 @@ pub use serde_json::Value;
 
 pub use file::{ReadError, Writer, read, read_file, write_file};
 pub use security::{
-    AuditRecord, Chain, MASK, Member, PERMISSION_DENIED, Policy, Right, Target, UNAUTHENTICATED, request,
-    requester, secret, secret_name, shown, shown_name,
+    AuditRecord, Chain, MASK, Member, PERMISSION_DENIED, Policy, Right, Target, UNAUTHENTICATED,
+    request, requester, secret, secret_name, shown, shown_name,
 };
 
 /// The form of the lines; a file of another one is refused.
@@ -126,7 +126,7 @@ pub struct Operation {
     /// opened "from now on", the revision after which it begins.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub revision: Option<u64>,
-    /// What was answered. Of a refusal, only [`Answer::Conflict`].
+    /// What was answered. Of a refusal, only [`Answer::Conflict`] and [`Answer::Compacted`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub answer: Option<Answer>,
     /// The code of a refusal, as `VERSION_CONFLICT`; of an unknown outcome, how it failed.
@@ -306,7 +306,9 @@ impl TxnOp {
 #[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
 pub enum Answer {
     /// The entry; absent when there is none.
-    Entry { entry: Option<Entry> },
+    Entry {
+        entry: Option<Entry>,
+    },
     /// The version that the write made; with the value where the call does not say it.
     Written {
         version: u64,
@@ -314,20 +316,44 @@ pub enum Answer {
         value: Option<Value>,
     },
     /// The entry had another version than was expected; 0: it did not exist.
-    Conflict { current_version: u64 },
+    Conflict {
+        current_version: u64,
+    },
     /// Which list was done, and what came of each step, in order.
-    Txn { succeeded: bool, results: Vec<TxnResult> },
+    Txn {
+        succeeded: bool,
+        results: Vec<TxnResult>,
+    },
     /// Without the deleted ones.
-    Entries { entries: Vec<Keyed> },
+    Entries {
+        entries: Vec<Keyed>,
+    },
     /// Newest first, deletes included.
-    Versions { versions: Vec<Entry> },
+    Versions {
+        versions: Vec<Entry>,
+    },
     /// All changes of one revision, or none: then everything up to this revision has been delivered.
-    Events { revision: u64, events: Vec<Keyed> },
+    Events {
+        revision: u64,
+        events: Vec<Keyed>,
+    },
+    /// What a watch asks for is forgotten; this and what came later is not.
+    Compacted {
+        oldest_revision: u64,
+    },
     /// Oldest first.
-    Audit { records: Vec<AuditRecord> },
-    Chain { chain: Chain },
+    Audit {
+        records: Vec<AuditRecord>,
+    },
+    Chain {
+        chain: Chain,
+    },
     /// Who leads by the word of the node, in which term, and who is in the cluster.
-    Members { term: u64, leader: Option<u64>, members: Vec<Member> },
+    Members {
+        term: u64,
+        leader: Option<u64>,
+        members: Vec<Member>,
+    },
 }
 
 /// One version of an entry.
@@ -384,6 +410,8 @@ pub struct Fault {
 
 /// The error code of a write whose expected version was not met.
 pub const VERSION_CONFLICT: &str = "VERSION_CONFLICT";
+/// The error code of a watch that begins with what is forgotten.
+pub const REVISION_COMPACTED: &str = "REVISION_COMPACTED";
 /// The error code of a delete of nothing.
 pub const NOT_FOUND: &str = "NOT_FOUND";
 
@@ -531,12 +559,18 @@ impl Operation {
                 if self.error.is_none() {
                     return Err("it failed and has no `error`".to_owned());
                 }
-                if !matches!(self.answer, None | Some(Answer::Conflict { .. })) {
-                    return Err("it failed and has an answer that is no conflict".to_owned());
+                let refusal = matches!(
+                    self.answer,
+                    None | Some(Answer::Conflict { .. } | Answer::Compacted { .. })
+                );
+                if !refusal {
+                    return Err("it failed and has an answer that is no refusal".to_owned());
                 }
             }
             Outcome::Unknown if !self.call.changes() => {
-                return Err("its outcome is unknown and it changes nothing: leave it out".to_owned());
+                return Err(
+                    "its outcome is unknown and it changes nothing: leave it out".to_owned()
+                );
             }
             Outcome::Unknown if self.answer.is_some() => {
                 return Err("its outcome is unknown and it has an answer".to_owned());

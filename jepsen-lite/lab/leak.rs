@@ -184,7 +184,9 @@ mod tests {
     fn found(bytes: &[u8]) -> Vec<String> {
         let mut file = tempfile::NamedTempFile::new().unwrap();
         file.write_all(bytes).unwrap();
-        Needles::of(&["another-0123456789".to_owned(), SECRET.to_owned()]).file(file.path()).unwrap()
+        Needles::of(&["another-0123456789".to_owned(), SECRET.to_owned()])
+            .file(file.path())
+            .unwrap()
     }
 
     #[test]

@@ -224,6 +224,11 @@ impl Work {
             let choose = move |targets: &[Target]| choose(targets, &mut chance);
             self.watchers.spawn(watcher.follow(choose, until, WATCH_PATIENCE));
         }
+        let (recorder, targets) = (setting.recorder.clone(), setting.targets.clone());
+        let ahead = Watcher::new(recorder, targets, Workload::Register.scope());
+        let mut chance = StdRng::seed_from_u64(seeds.random());
+        let choose = move |targets: &[Target]| choose(targets, &mut chance);
+        self.watchers.spawn(ahead.look_ahead(choose, self.until.subscribe()));
     }
 
     /// Lets every client finish what it is at.

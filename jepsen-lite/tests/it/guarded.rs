@@ -151,6 +151,10 @@ impl Sim {
                 let (now, process, client) = begins;
                 let mut operation = self.begin(now, process, client);
                 let unknown = operation.call.changes() && self.chance(6);
+                // Whoever has a token does not know at once that it was revoked.
+                let revokes =
+                    matches!(operation.call, Call::Policy { change: Policy::RevokeToken { .. } });
+                let rest = if revokes { 100 } else { 10 };
                 let effect = now + if unknown { self.while_ms(100) } else { self.while_ms(10) };
                 let done = effect + self.while_ms(10);
                 operation.completed_ns = Some(done);
@@ -158,7 +162,7 @@ impl Sim {
                     self.next_process += 1;
                     (now + 20 * MS, self.next_process, client)
                 } else {
-                    (done + self.while_ms(10), process, client)
+                    (done + self.while_ms(rest), process, client)
                 };
                 if client == Client::Administrator {
                     self.went_on(unknown, &operation.call);
@@ -264,7 +268,8 @@ impl Sim {
 
     fn keep(&mut self) -> Call {
         let key = VAULT.to_owned();
-        let newest = self.entries.get(VAULT).and_then(|all| all.last()).map_or(0, |(_, e)| e.version);
+        let newest =
+            self.entries.get(VAULT).and_then(|all| all.last()).map_or(0, |(_, e)| e.version);
         let reveal = Read { reveal: true, ..Read::LINEARIZABLE };
         match self.rng.random_range(0..100) {
             0..35 => {
@@ -304,7 +309,7 @@ impl Sim {
     }
 
     fn effect(&mut self, now: u64, operation: &mut Operation) {
-        if self.chance(40) {
+        if self.chance(20) {
             self.hear(operation.node, now);
         }
         let before = self.heard[&operation.node];
@@ -383,7 +388,7 @@ impl Sim {
             return Some(PERMISSION_DENIED);
         }
         let known = self.known(token, before);
-        if known && self.bites(Bug::GrantForgotten, 10) {
+        if known && self.bites(Bug::GrantForgotten, 30) {
             return Some(UNAUTHENTICATED);
         }
         // At the door, by what the node has heard; then by the rules that count.
@@ -394,7 +399,7 @@ impl Sim {
                 let wrong = match (&operation.call, time == before) {
                     (_, true) => false,
                     (Call::Set { .. }, _) => self.bites(Bug::RevokedWrites, 90),
-                    _ if !cached => self.bites(Bug::RevokedReads, 90),
+                    _ if !cached => self.bites(Bug::RevokedReads, 100),
                     _ => may_have_waited && self.bites(Bug::RightsBeforeFreshness, 90),
                 };
                 if !wrong {
@@ -589,10 +594,8 @@ impl Sim {
             let head = if forks { "other".to_owned() } else { format!("h{last}") };
             let chain = Chain { first: 1, last, head, broken: None };
             let records = self.audit.clone();
-            let mut calls = vec![
-                (Call::VerifyAudit, Some(Answer::Chain { chain })),
-                (Call::Members, None),
-            ];
+            let mut calls =
+                vec![(Call::VerifyAudit, Some(Answer::Chain { chain })), (Call::Members, None)];
             if node == 1 {
                 let read = Read::LINEARIZABLE;
                 calls.push((Call::Audit { read }, Some(Answer::Audit { records })));

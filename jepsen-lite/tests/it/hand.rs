@@ -2,8 +2,8 @@
 
 use jepsen_lite::check::{Limits, Verdict, check};
 use jepsen_lite::history::{
-    Answer, Call, Compare, Entry, Header, History, Keyed, NOT_FOUND, Operation, Outcome, Read,
-    Scope, Sum, TxnOp, TxnResult, VERSION_CONFLICT, Value,
+    Answer, Call, Compare, Entry, Header, History, Keyed, NOT_FOUND, Operation, Outcome,
+    REVISION_COMPACTED, Read, Scope, Sum, TxnOp, TxnResult, VERSION_CONFLICT, Value,
 };
 
 pub(crate) const MS: u64 = 1_000_000;
@@ -134,11 +134,21 @@ fn read(
 }
 
 /// A linearizable read: version, revision and value, and the revision at which it was read.
-pub(crate) fn get(at: (u64, u64), key: &str, seen: Option<(u64, u64, i64)>, revision: u64) -> Operation {
+pub(crate) fn get(
+    at: (u64, u64),
+    key: &str,
+    seen: Option<(u64, u64, i64)>,
+    revision: u64,
+) -> Operation {
     read(at, key, Read::LINEARIZABLE, seen, revision)
 }
 
-pub(crate) fn cached(at: (u64, u64), key: &str, seen: Option<(u64, u64, i64)>, revision: u64) -> Operation {
+pub(crate) fn cached(
+    at: (u64, u64),
+    key: &str,
+    seen: Option<(u64, u64, i64)>,
+    revision: u64,
+) -> Operation {
     read(at, key, Read::CACHED, seen, revision)
 }
 
@@ -229,7 +239,13 @@ pub(crate) fn of(header: Header, mut operations: Vec<Operation>) -> History {
 
 /// The right history passes every checker; the broken one breaks this rule of this checker, and names the operations.
 #[track_caller]
-pub(crate) fn rule(checker: &str, rule: &str, named: &[u64], right: Vec<Operation>, broken: Vec<Operation>) {
+pub(crate) fn rule(
+    checker: &str,
+    rule: &str,
+    named: &[u64],
+    right: Vec<Operation>,
+    broken: Vec<Operation>,
+) {
     let header = Header { nodes: vec![1, 2], ..Header::default() };
     rule_with(header, checker, rule, named, right, broken);
 }
@@ -711,6 +727,14 @@ fn watches() {
     case("ordered", &[5], vec![open(7, 3), batch(8, 1, ONE)]);
     // Something of another environment.
     case("filter", &[5], vec![open(7, 1), batch(8, 1, &[ONE[0], ("n/x@edge", (1, 1, 9))])]);
+    // It is told that what it asks for is forgotten, and that it is not.
+    let compacted = |oldest_revision| {
+        open(11, 3).refused(REVISION_COMPACTED).with(|operation| {
+            operation.answer = Some(Answer::Compacted { oldest_revision });
+        })
+    };
+    let begun = |told| watched(vec![open(7, 1), batch(8, 1, ONE), told]);
+    rule("watch", "compacted", &[6, 5], begun(compacted(4)), begun(compacted(3)));
     // Opened again for something else.
     let elsewhere = open(9, 2).with(|operation| {
         let Call::WatchOpen { scope, .. } = &mut operation.call else { unreachable!() };

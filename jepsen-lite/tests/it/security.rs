@@ -70,7 +70,13 @@ fn a_token_that_was_revoked() {
         after(set((6, 8), X, 1, (1, 1))),
         after(set((7, 8), X, 1, (1, 1))),
     );
-    rule("access", "revoked", &[4, 3], after(get((6, 8), X, None, 0)), after(get((7, 8), X, None, 0)));
+    rule(
+        "access",
+        "revoked",
+        &[4, 3],
+        after(get((6, 8), X, None, 0)),
+        after(get((7, 8), X, None, 0)),
+    );
     // Nobody knows whether it is revoked, and then somebody does.
     let twice = |at| {
         let lost = revoke((5, 0)).unknown();
@@ -210,8 +216,20 @@ fn secrets() {
     let kept = |seen: Operation| vec![keep((1, 2), "a", (1, 1)), keep((3, 4), "b", (2, 2)), seen];
     let newest = |read, value| kept(see((5, 6), read, Some(version(2, 2, value)), 2));
     let right = || newest(REVEAL, secret("b"));
-    rule("secrets", "shown", &[3], newest(Read::CACHED, masked()), newest(Read::CACHED, shown("b")));
-    rule("secrets", "shown", &[3], newest(Read::CACHED, masked()), newest(Read::CACHED, secret("b")));
+    rule(
+        "secrets",
+        "shown",
+        &[3],
+        newest(Read::CACHED, masked()),
+        newest(Read::CACHED, shown("b")),
+    );
+    rule(
+        "secrets",
+        "shown",
+        &[3],
+        newest(Read::CACHED, masked()),
+        newest(Read::CACHED, secret("b")),
+    );
     rule("secrets", "not opened", &[3], right(), newest(REVEAL, masked()));
     // Another one than it is.
     rule("versions", "one meaning", &[3], right(), newest(REVEAL, secret("a")));
@@ -347,7 +365,13 @@ fn the_audit_log_is_a_chain() {
         again.node = 2;
         and(logged(|_| {}), vec![again])
     };
-    rule("audit", "differ", &[4, 5], twice(|records| drop(records.pop())), twice(|records| records[1].time_ms += 1));
+    rule(
+        "audit",
+        "differ",
+        &[4, 5],
+        twice(|records| drop(records.pop())),
+        twice(|records| records[1].time_ms += 1),
+    );
 }
 
 #[test]
@@ -358,7 +382,8 @@ fn what_was_done_is_recorded_once_and_nothing_else() {
             change(records);
             for (sequence, record) in (1..).zip(records) {
                 record.sequence = sequence;
-                (record.previous, record.hash) = (format!("h{}", sequence - 1), format!("h{sequence}"));
+                (record.previous, record.hash) =
+                    (format!("h{}", sequence - 1), format!("h{sequence}"));
                 record.time_ms = 1000 + sequence;
             }
         };
@@ -379,8 +404,12 @@ fn what_was_done_is_recorded_once_and_nothing_else() {
         records[3].what = "config.set".to_owned();
         records[3].revision = 3;
     });
-    case("from nowhere", &[4], |records| records.push(record(5, "config.set", request(99, 0), Some((3, 3)))));
-    case("from nowhere", &[4], |records| records.push(record(5, "auth.role_put", "x".to_owned(), Some((3, 3)))));
+    case("from nowhere", &[4], |records| {
+        records.push(record(5, "config.set", request(99, 0), Some((3, 3))))
+    });
+    case("from nowhere", &[4], |records| {
+        records.push(record(5, "auth.role_put", "x".to_owned(), Some((3, 3))))
+    });
     // What was refused, and is said to be done.
     let refused = |what: &str| {
         let mut all = logged(|_| {});
@@ -417,7 +446,8 @@ fn other_things_that_are_recorded() {
     };
     let change = || Policy::PutRole { role: "r".to_owned(), allows: vec![Right::Read] };
     let put = || policy((5, 6), change());
-    let (right, other) = (with("auth.role_put", put(), None), with("auth.role_delete", put(), None));
+    let (right, other) =
+        (with("auth.role_put", put(), None), with("auth.role_delete", put(), None));
     rule("audit", "missing", &[3, 4], right.clone(), other.clone());
     rule("audit", "another", &[3, 4], right, other);
     let rotated = || operation((5, 6), Call::RotateKeys, None, None);
@@ -435,10 +465,19 @@ fn other_things_that_are_recorded() {
     // Announced, and then not done.
     let failed = with("secret.reveal", revealed().refused(PERMISSION_DENIED), Some((2, 2)));
     let report = check(&of(Header::default(), failed), &Limits::default());
-    assert!(matches!(report.verdict("audit"), Some(Verdict::Fail { .. })), "no record of the refusal");
+    assert!(
+        matches!(report.verdict("audit"), Some(Verdict::Fail { .. })),
+        "no record of the refusal"
+    );
 }
 
-fn members(at: (u64, u64), node: u64, term: u64, leader: Option<u64>, list: &[(u64, bool)]) -> Operation {
+fn members(
+    at: (u64, u64),
+    node: u64,
+    term: u64,
+    leader: Option<u64>,
+    list: &[(u64, bool)],
+) -> Operation {
     let members = list.iter().map(|(id, votes)| Member { id: *id, votes: *votes }).collect();
     operation(at, Call::Members, None, Some(Answer::Members { term, leader, members })).node(node)
 }
@@ -453,7 +492,9 @@ fn members_agree_and_remember() {
     let header = || Header { nodes: vec![1, 2], ..Header::default() };
     let both = [(1, true), (2, true)];
     let end = |one: &[(u64, bool)], other: &[(u64, bool)]| {
-        [(1, one), (2, other)].map(|(node, list)| members((1, 2), node, 5, Some(1), list).last()).to_vec()
+        [(1, one), (2, other)]
+            .map(|(node, list)| members((1, 2), node, 5, Some(1), list).last())
+            .to_vec()
     };
     rule_with(header(), "members", "agree", &[2, 1], end(&both, &both), end(&both, &both[..1]));
     rule_with(header(), "members", "voters", &[1], end(&both, &both), end(&both[..1], &both[..1]));
@@ -468,10 +509,15 @@ fn what_was_not_asked_in_the_end_is_not_known() {
         let report = check(&of(header, operations), &Limits::default());
         report.verdict(name).unwrap().clone()
     };
-    let log = || logged(|_| {}).into_iter().map(|operation| {
-        let is_log = matches!(operation.call, Call::Audit { .. });
-        operation.with(|operation| operation.last = is_log)
-    }).collect::<Vec<_>>();
+    let log = || {
+        logged(|_| {})
+            .into_iter()
+            .map(|operation| {
+                let is_log = matches!(operation.call, Call::Audit { .. });
+                operation.with(|operation| operation.last = is_log)
+            })
+            .collect::<Vec<_>>()
+    };
     let walk = |node| walk((11, 12), node, 4, "h4", None).last();
     let unknown = |verdict: &Verdict| matches!(verdict, Verdict::Unknown { .. });
     assert!(unknown(&verdict(header(), logged(|_| {}), "audit")));
