@@ -492,7 +492,8 @@ impl Drive<'_> {
         }
         self.say("the closing scan is made");
         let hidden = Needles::of(&self.recorder.vault().hidden());
-        self.report.wrong.extend(self.lab.leaks(&hidden)?);
+        let plain = Needles::of(&[workload::PLAIN.to_owned()]);
+        self.report.wrong.extend(self.lab.leaks(&hidden, &plain)?);
         self.lab.supervise()?;
         Ok(true)
     }

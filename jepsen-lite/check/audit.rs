@@ -163,7 +163,8 @@ fn expected(operation: &Operation) -> Option<Expected<'_>> {
         (Call::Policy { change }, _) => (change.recorded_as(), Vec::new()),
         (Call::RotateKeys, _) => (ROTATED, Vec::new()),
         (Call::Get { key, read, .. }, Some(Answer::Entry { entry: Some(entry) }))
-            if read.reveal =>
+            // A version that is a delete has nothing to show.
+            if read.reveal && entry.value.is_some() =>
         {
             (REVEALED, vec![(key.as_str(), entry.version)])
         }

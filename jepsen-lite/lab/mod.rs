@@ -531,14 +531,18 @@ impl Lab {
         }
     }
 
-    /// What is found on the disks of what must not get out.
+    /// What is found on the disks of what must not get out. `plain` has to be on the disk of each member: a search that does
+    /// not find that one would find nothing.
     ///
     /// # Errors
-    /// When a disk cannot be read.
-    pub fn leaks(&self, needles: &Needles) -> anyhow::Result<Vec<String>> {
+    /// When a disk cannot be read, or not that way.
+    pub fn leaks(&self, hidden: &Needles, plain: &Needles) -> anyhow::Result<Vec<String>> {
         let mut found = Vec::new();
         for node in &self.nodes {
-            found.extend(needles.file(node.disk.written()?)?);
+            let disk = node.disk.written()?;
+            found.extend(hidden.file(disk)?);
+            let looked = !node.member || !plain.file(disk)?.is_empty();
+            ensure!(looked, "what node {} stores in the clear is not found on its disk", node.id);
         }
         Ok(found)
     }

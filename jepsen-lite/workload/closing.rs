@@ -13,7 +13,8 @@ use crate::client::{Client, Recorder};
 use crate::lab::{Target, Targets};
 
 const CALLS: u64 = 10;
-const NAMESPACE: &str = "jl-service";
+/// Every node has it in its log.
+pub const NAMESPACE: &str = "jl-service";
 /// One answer may be lost, for instance because a leader is just elected; a node that does not answer for this long is
 /// not healed.
 const PATIENCE: Duration = Duration::from_secs(20);

@@ -24,7 +24,7 @@ use tokio::task::JoinSet;
 
 use crate::client::{Client, Recorder, Watcher};
 use crate::lab::{Target, Targets};
-pub use closing::{look, scan, serve};
+pub use closing::{NAMESPACE as PLAIN, look, scan, serve};
 
 /// Clients wait this long between two calls, at most: the machine's two processors also carry the nodes.
 const THINK_MS: u64 = 12;

@@ -462,6 +462,15 @@ fn other_things_that_are_recorded() {
     let right = || with("secret.reveal", revealed(), Some((2, 2)));
     rule("audit", "missing", &[3, 4], right(), with("access.denied", revealed(), None));
     rule("audit", "another", &[3, 4], right(), with("secret.reveal", revealed(), Some((1, 2))));
+    // There is nothing to show of a delete.
+    let deleted = Entry { version: 2, revision: 2, value: None };
+    let mut nothing = with("access.denied", see((5, 6), REVEAL, Some(deleted), 2), None);
+    nothing[1] = crate::hand::delete((3, 4), X, (2, 2));
+    let Some(Answer::Audit { records }) = &mut nothing[3].answer else { unreachable!() };
+    records[2].what = "config.delete".to_owned();
+    records.truncate(3);
+    let report = check(&of(Header::default(), nothing), &Limits::default());
+    assert!(matches!(report.verdict("audit"), Some(Verdict::Pass { .. })), "{report}");
     // Announced, and then not done.
     let failed = with("secret.reveal", revealed().refused(PERMISSION_DENIED), Some((2, 2)));
     let report = check(&of(Header::default(), failed), &Limits::default());
