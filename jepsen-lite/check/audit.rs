@@ -16,6 +16,9 @@ const REVEALED: &str = "secret.reveal";
 const ROTATED: &str = "admin.keys_rotate";
 /// A refusal waits this long for its record and is answered all the same; what took less has one.
 const DENIAL_WAITS_NS: u64 = 900_000_000;
+/// A node that changed something so soon after it refused something was not about to stop: what waits to be recorded then is
+/// lost, as the node's log says.
+const LIVED_ON_NS: u64 = 300_000_000;
 /// A record names so many entries and counts the others.
 const TARGETS_MAX: usize = 128;
 
@@ -215,6 +218,7 @@ fn everything(facts: &Facts<'_>, (reader, records): Listed<'_>, found: &mut Find
         }
     }
     let read_ns = facts.operations[reader].invoked_ns;
+    let lives = Lives::of(facts);
     // As they were sent: what was sent twice under one idempotency key has one record, by the name of one of the two.
     for operation in &facts.history.operations {
         let own = of_operation.remove(&operation.id).unwrap_or_default();
@@ -226,7 +230,10 @@ fn everything(facts: &Facts<'_>, (reader, records): Listed<'_>, found: &mut Find
         }
         if over && is_denied(operation) {
             let took = operation.completed_ns.unwrap_or(u64::MAX) - operation.invoked_ns;
-            if own.iter().all(|record| record.what != DENIED) && took < DENIAL_WAITS_NS {
+            if own.iter().all(|record| record.what != DENIED)
+                && took < DENIAL_WAITS_NS
+                && lives.on(operation)
+            {
                 let sentence =
                     format!("operation {} was refused, and there is no record of it", operation.id);
                 found.fail("missing", None, [operation.id, facts.id(reader)], sentence);
@@ -248,6 +255,35 @@ fn everything(facts: &Facts<'_>, (reader, records): Listed<'_>, found: &mut Find
         let sentence =
             format!("record {} is of a {} that nobody asked for", record.sequence, record.what);
         found.fail("from nowhere", None, [facts.id(reader)], sentence);
+    }
+}
+
+/// Of each node, when it changed something for somebody: invoked and completed.
+struct Lives(HashMap<u64, Vec<(u64, u64)>>);
+
+impl Lives {
+    fn of(facts: &Facts<'_>) -> Self {
+        let mut lives: HashMap<u64, Vec<(u64, u64)>> = HashMap::new();
+        for operation in &facts.history.operations {
+            if let (true, Outcome::Ok, Some(completed_ns)) =
+                (operation.call.changes(), operation.outcome, operation.completed_ns)
+            {
+                lives.entry(operation.node).or_default().push((operation.invoked_ns, completed_ns));
+            }
+        }
+        lives.values_mut().for_each(|changes| changes.sort_unstable());
+        Self(lives)
+    }
+
+    /// Whether a node lived on after it had refused something.
+    fn on(&self, refused: &Operation) -> bool {
+        let (Some(changes), Some(from)) = (self.0.get(&refused.node), refused.completed_ns) else {
+            return false;
+        };
+        let first = changes.partition_point(|(invoked, _)| *invoked < from);
+        let until = from.saturating_add(LIVED_ON_NS);
+        let mut soon = changes[first..].iter().take_while(|(invoked, _)| *invoked <= until);
+        soon.any(|(_, completed)| *completed <= until)
     }
 }
 

@@ -322,7 +322,7 @@ fn logged(change: impl FnOnce(&mut Vec<AuditRecord>)) -> Vec<Operation> {
     ];
     records[3].revision = 2;
     change(&mut records);
-    let denied = get((5, 6), X, None, 2).denied(PERMISSION_DENIED).by("t");
+    let denied = get((2, 3), X, None, 1).denied(PERMISSION_DENIED).by("t");
     vec![set((1, 2), X, 1, (1, 1)), set((3, 4), X, 2, (2, 2)), denied, log((9, 10), records)]
 }
 
@@ -424,14 +424,18 @@ fn what_was_done_is_recorded_once_and_nothing_else() {
     };
     rule("audit", "not done", &[3, 4], refused("access.denied"), refused("config.set"));
     // A refusal that waited long for its record was answered without.
-    let slow = |completed| {
+    let slow = |completed: u64, after: u64| {
         let mut all = logged(|records| drop(records.pop()));
         all[2].completed_ns = Some(completed);
+        (all[1].invoked_ns, all[1].completed_ns) = (completed + after, Some(completed + after + 1));
         all[3].invoked_ns = 2_000_000_000;
         all[3].completed_ns = Some(2_000_000_000);
         all
     };
-    rule("audit", "missing", &[3, 4], slow(1_000_000_000), slow(500_000_000));
+    rule("audit", "missing", &[3, 4], slow(1_000_000_000, 0), slow(500_000_000, 0));
+    // So was that of a node which stopped; this one did not.
+    let (later, soon) = (slow(500_000_000, 400_000_000), slow(500_000_000, 200_000_000));
+    rule("audit", "missing", &[3, 4], later, soon);
 }
 
 #[test]
@@ -472,7 +476,10 @@ fn other_things_that_are_recorded() {
     let report = check(&of(Header::default(), nothing), &Limits::default());
     assert!(matches!(report.verdict("audit"), Some(Verdict::Pass { .. })), "{report}");
     // Announced, and then not done.
-    let failed = with("secret.reveal", revealed().refused(PERMISSION_DENIED), Some((2, 2)));
+    let denied = revealed().refused(PERMISSION_DENIED).with(|operation| {
+        (operation.invoked_ns, operation.completed_ns) = (2_000_000, Some(3_000_000));
+    });
+    let failed = with("secret.reveal", denied, Some((2, 2)));
     let report = check(&of(Header::default(), failed), &Limits::default());
     assert!(
         matches!(report.verdict("audit"), Some(Verdict::Fail { .. })),
