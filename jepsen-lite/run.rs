@@ -20,6 +20,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::client::Recorder;
 use crate::lab::disk::Unsynced;
+use crate::lab::leak::Needles;
 use crate::lab::net::Port;
 use crate::lab::{self, Lab, command, net};
 use crate::nemesis::{self, Active, Class, Outcome, Plan, Planned};
@@ -102,6 +103,7 @@ pub fn run(wish: &Wish) -> anyhow::Result<Report> {
         workload: names(wish),
         seed: wish.seed,
         closing: true,
+        audited: true,
         history_limit: if forgets(wish) { 1 } else { HISTORY_LIMIT },
         sums: wish.workloads.iter().flat_map(|workload| workload.sums()).collect(),
         ..Header::default()
@@ -140,10 +142,12 @@ pub fn run(wish: &Wish) -> anyhow::Result<Report> {
         report.wrong.push(format!("{times} watches were refused as compacted, without need"));
     }
     recorder.finish()?;
+    report.wrong.extend(leaks(&wish.out, &Needles::of(&recorder.vault().hidden()))?);
     let mut history = history::read_file(&path)?;
     history.header.nodes = nodes;
     history.header.closing = whole;
     history.header.partial = cut_off;
+    history.header.audited = whole;
     history.header.notes.insert("command".to_owned(), wish.command.clone());
     history.header.notes.insert("server".to_owned(), report.server.clone());
     history::write_file(&path, &history)?;
@@ -213,6 +217,18 @@ fn panics(out: &Path) -> anyhow::Result<Vec<String>> {
             let text = String::from_utf8_lossy(&text);
             let lines = text.lines().filter(|line| line.contains("panicked at"));
             found.extend(lines.map(|line| format!("{}: {line}", path.display())));
+        }
+    }
+    Ok(found)
+}
+
+/// What must not get out, in the logs of nodes and in the history, which both are kept.
+fn leaks(out: &Path, needles: &Needles) -> anyhow::Result<Vec<String>> {
+    let mut found = Vec::new();
+    for file in fs::read_dir(out)? {
+        let path = file?.path();
+        if path.extension().is_some_and(|extension| extension == "log" || extension == "jsonl") {
+            found.extend(needles.file(&path)?);
         }
     }
     Ok(found)
@@ -516,6 +532,9 @@ impl Drive<'_> {
             return Ok(false);
         }
         self.say("the closing scan is made");
+        let hidden = Needles::of(&self.recorder.vault().hidden());
+        let plain = Needles::of(&[workload::PLAIN.to_owned()]);
+        self.report.wrong.extend(self.lab.leaks(&hidden, &plain)?);
         self.lab.supervise()?;
         Ok(true)
     }

@@ -53,10 +53,12 @@ pub fn shrink(
     part.header.partial = true;
     let minimal = if search.fails(&part) {
         small = part;
-        search.leave_out(&mut small, |_| true)
+        search.leave_out(&mut small, |unit| {
+            !unit.iter().any(|operation| matches!(operation.call, Call::Policy { .. }))
+        })
     } else {
         let reads = search
-            .leave_out(&mut small, |unit| !unit.iter().any(|operation| operation.call.is_write()));
+            .leave_out(&mut small, |unit| !unit.iter().any(|operation| operation.call.changes()));
         let refusals = search.leave_out(&mut small, |unit| {
             unit.iter().all(|operation| operation.outcome == Outcome::Fail)
         });

@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 
 use crate::check::Violation;
 use crate::history::{
-    Answer, Call, Entry, Fault, History, Operation, Outcome, TxnOp, TxnResult, Value,
+    Answer, Call, Entry, Fault, History, Operation, Outcome, Policy, TxnOp, TxnResult, Value,
 };
 
 /// More bars than this nobody reads: only those around what is wrong are drawn.
@@ -257,6 +257,9 @@ fn long(operation: &Operation) -> String {
     if let Some(session) = operation.session {
         let _ = write!(text, ", session {session}");
     }
+    if let Some(token) = &operation.token {
+        let _ = write!(text, ", token {token}");
+    }
     if let Some(error) = &operation.error {
         let _ = write!(text, ", {error}");
     }
@@ -290,7 +293,14 @@ fn asked(call: &Call) -> String {
         Call::WatchBatch { watch } => format!("watch {watch}"),
         Call::WatchEnd { watch, up_to } => format!("end watch {watch} at {up_to}"),
         Call::Other { name } => name.clone(),
-        Call::Get { .. } | Call::History { .. } => call.kind().to_owned(),
+        Call::Get { read, .. } if read.reveal => "reveal".to_owned(),
+        Call::Policy { change } => policy(change),
+        Call::Get { .. }
+        | Call::History { .. }
+        | Call::RotateKeys
+        | Call::Audit { .. }
+        | Call::VerifyAudit
+        | Call::Members => call.kind().to_owned(),
     }
 }
 
@@ -342,6 +352,28 @@ fn answered(answer: &Answer) -> String {
         }
         Answer::Events { revision, events } if events.is_empty() => format!("bookmark {revision}"),
         Answer::Events { revision, events } => format!("revision {revision} {}", keyed(events)),
+        Answer::Compacted { oldest_revision } => format!("it begins with {oldest_revision}"),
+        Answer::Audit { records } => format!("{} records", records.len()),
+        Answer::Chain { chain } => match &chain.broken {
+            Some(broken) => broken.clone(),
+            None => format!("records {} to {}, {}", chain.first, chain.last, chain.head),
+        },
+        Answer::Members { term, leader, members } => {
+            let leader = leader.map_or_else(|| "nobody".to_owned(), |leader| leader.to_string());
+            format!("{leader} leads in term {term} of {members:?}")
+        }
+    }
+}
+
+fn policy(change: &Policy) -> String {
+    match change {
+        Policy::CreateToken { token, role, .. } => format!("make token {token} for {role}"),
+        Policy::RevokeToken { token } => format!("revoke token {token}"),
+        Policy::PutRole { role, allows } => {
+            let allows: Vec<_> = allows.iter().map(|right| right.word()).collect();
+            format!("let {role} {}", allows.join(", "))
+        }
+        Policy::DeleteRole { role } => format!("delete role {role}"),
     }
 }
 

@@ -83,7 +83,7 @@ fn replaced(facts: &Facts<'_>, found: &mut Findings) {
             // Older ones may be forgotten; that later ones are there is looked at elsewhere.
             let Some(entry) = kept.get(&version) else { continue };
             found.checked += 1;
-            let value = entry.value.as_ref().and_then(|value| facts.value_id(value));
+            let value = facts.shown_as(id, entry);
             if entry.revision == revision && change.effect.can_be(value) {
                 continue;
             }

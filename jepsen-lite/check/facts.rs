@@ -2,15 +2,19 @@
 
 use std::borrow::Cow;
 use std::collections::HashMap;
+use std::sync::LazyLock;
 
 use crate::history::{
-    Answer, Call, Entry, Header, History, Operation, Outcome, Scope, TxnOp, TxnResult, Value,
+    Answer, Call, Entry, Header, History, MASK, Operation, Outcome, Scope, TxnOp, TxnResult, Value,
 };
 
 /// A key, by number.
 pub(super) type KeyId = u32;
 /// A value, by number; equal values have one.
 pub(super) type ValueId = u32;
+/// Some value: a secret that was not shown. It has the first number.
+pub(super) const MASKED: ValueId = 0;
+static MASKED_VALUE: LazyLock<Value> = LazyLock::new(|| Value::from(MASK));
 /// An operation, by its place in [`Facts::operations`].
 pub(super) type Index = usize;
 
@@ -27,7 +31,7 @@ impl Effect {
     /// Whether it can have made this.
     pub(super) fn can_be(self, value: Option<ValueId>) -> bool {
         match self {
-            Self::Value(id) => value == Some(id),
+            Self::Value(id) => value == Some(id) || value == Some(MASKED),
             Self::Delete => value.is_none(),
             Self::Any => value.is_some(),
         }
@@ -73,6 +77,12 @@ pub(super) struct Point {
     pub(super) current_until: u64,
 }
 
+impl Point {
+    fn is_masked_of(&self, other: &Self) -> bool {
+        self.value == Some(MASKED) && other.value.is_some()
+    }
+}
+
 /// Two answers about one entry that cannot both be right.
 #[derive(Debug, Clone)]
 pub(super) struct Contradiction {
@@ -115,6 +125,7 @@ impl<'h> Facts<'h> {
             values: HashMap::new(),
             changes_of: Vec::new(),
         };
+        facts.value(&MASKED_VALUE);
         for operation in &history.operations {
             for key in operation.call.keys() {
                 facts.key(key);
@@ -166,6 +177,13 @@ impl<'h> Facts<'h> {
     /// The changes that operations made, or would have made, of a key.
     pub(super) fn changes_of(&self, key: KeyId) -> impl Iterator<Item = &Change> {
         self.changes_of[key as usize].iter().map(|place| &self.changes[*place])
+    }
+
+    /// The value in an answer about a version; of a secret that it does not show, the one that others saw.
+    pub(super) fn shown_as(&self, key: KeyId, entry: &Entry) -> Option<ValueId> {
+        let value = self.value_id(entry.value.as_ref()?)?;
+        let known = || self.version(key, entry.version).and_then(|point| point.value);
+        if value == MASKED { known().or(Some(value)) } else { Some(value) }
     }
 
     /// The keys of a scope.
@@ -254,7 +272,11 @@ impl<'h> Facts<'h> {
             Some(
                 Answer::Entry { entry: None }
                 | Answer::Written { value: None, .. }
-                | Answer::Conflict { .. },
+                | Answer::Conflict { .. }
+                | Answer::Compacted { .. }
+                | Answer::Audit { .. }
+                | Answer::Chain { .. }
+                | Answer::Members { .. },
             )
             | None => {}
         }
@@ -307,12 +329,20 @@ impl<'h> Facts<'h> {
                     }
                 }
             }
-            Call::WatchOpen { .. } | Call::WatchEnd { .. } | Call::Other { .. } => {}
+            Call::WatchOpen { .. }
+            | Call::WatchEnd { .. }
+            | Call::Policy { .. }
+            | Call::RotateKeys
+            | Call::Audit { .. }
+            | Call::VerifyAudit
+            | Call::Members
+            | Call::Other { .. } => {}
         }
     }
 
     fn effect(&self, value: &Value) -> Effect {
-        self.value_id(value).map_or(Effect::Any, Effect::Value)
+        let shown = self.value_id(value).filter(|value| *value != MASKED);
+        shown.map_or(Effect::Any, Effect::Value)
     }
 
     fn single(&mut self, by: Index, operation: &Operation, key: &str, effect: Effect) {
@@ -396,7 +426,7 @@ impl<'h> Facts<'h> {
             let value = match change.effect {
                 Effect::Value(value) => Some(value),
                 Effect::Delete => None,
-                Effect::Any => continue,
+                Effect::Any => Some(MASKED),
             };
             points[change.key as usize].push(Point {
                 version,
@@ -436,9 +466,13 @@ impl<'h> Facts<'h> {
                     Some(place) => {
                         let known = &mut log[place];
                         let same = |a: &Point, b: &Point| {
-                            (a.version, a.revision, a.value) == (b.version, b.revision, b.value)
+                            (a.version, a.revision) == (b.version, b.revision)
+                                && (a.value == b.value || a.is_masked_of(b) || b.is_masked_of(a))
                         };
                         if same(known, &point) && (known.maker.is_none() || point.maker.is_none()) {
+                            if known.is_masked_of(&point) {
+                                known.value = point.value;
+                            }
                             known.current_until = known.current_until.max(point.current_until);
                             known.maker = known.maker.or(point.maker);
                         } else {

@@ -5,11 +5,15 @@
 //! others, and only what nothing could explain is a violation. That is what makes a failing history smaller without making up a failure.
 
 mod aborted;
+mod access;
+mod audit;
 mod counter;
 mod durability;
 mod facts;
+mod members;
 mod replica;
 mod revision;
+mod secrets;
 mod session;
 mod staleness;
 mod txn;
@@ -225,6 +229,26 @@ pub const CHECKERS: &[Checker] = &[
         name: "aborted",
         proves: "what was refused never takes effect",
         check: aborted::check,
+    },
+    Checker {
+        name: "access",
+        proves: "what was granted works, and what was taken away does not, on every node that can know of it",
+        check: access::check,
+    },
+    Checker {
+        name: "secrets",
+        proves: "secrets are shown to who asks for them only, and what is gone stays gone",
+        check: secrets::check,
+    },
+    Checker {
+        name: "audit",
+        proves: "the audit log has everything that was done once, in order, on every node",
+        check: audit::check,
+    },
+    Checker {
+        name: "members",
+        proves: "nodes remember their votes, and agree in the end who is a member",
+        check: members::check,
     },
 ];
 

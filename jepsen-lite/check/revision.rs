@@ -304,7 +304,7 @@ fn one(
     let Some(point) = facts.at(key, revision).point else { return };
     if (point.version, point.revision) == (entry.version, entry.revision) {
         // What a version is, is for the checker of versions; but this read is wrong too.
-        let value = entry.value.as_ref().and_then(|value| facts.value_id(value));
+        let value = facts.shown_as(key, entry);
         if point.value != value {
             found.fail(
                 "replay",

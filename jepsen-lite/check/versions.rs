@@ -3,9 +3,9 @@
 
 use std::collections::HashMap;
 
-use super::facts::{Facts, Index, KeyId};
+use super::facts::{Facts, Index, KeyId, MASKED};
 use super::{Findings, Limits, Verdict};
-use crate::history::{Answer, Call, Outcome, Value};
+use crate::history::{Answer, Call, Entry, Outcome};
 
 pub(super) fn check(facts: &Facts<'_>, _: &Limits) -> Verdict {
     let mut found = Findings::default();
@@ -188,7 +188,7 @@ fn rollbacks(facts: &Facts<'_>, found: &mut Findings) {
     for (by, operation) in facts.operations.iter().enumerate() {
         let (
             Call::Rollback { key, to_version, .. },
-            Some(Answer::Written { value: Some(value), .. }),
+            Some(Answer::Written { version, value: Some(value) }),
             Outcome::Ok,
         ) = (&operation.call, &operation.answer, operation.outcome)
         else {
@@ -197,8 +197,10 @@ fn rollbacks(facts: &Facts<'_>, found: &mut Findings) {
         let Some(id) = facts.key_id(key) else { continue };
         let Some(point) = facts.version(id, *to_version) else { continue };
         found.checked += 1;
-        if point.value != facts.value_id(value) {
-            let shown: &Value = value;
+        let made = Entry { version: *version, revision: 0, value: Some(value.clone()) };
+        let written = facts.shown_as(id, &made);
+        if point.value != written && ![point.value, written].contains(&Some(MASKED)) {
+            let shown = facts.show(written);
             found.fail(
                 "rollback",
                 Some(key),

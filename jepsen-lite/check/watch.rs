@@ -100,6 +100,20 @@ impl<'h> Reader<'_, 'h> {
                 }
                 self.scope = Some(scope.clone());
             }
+            // What it may not have is told, and is not more than it asked for.
+            (
+                Call::WatchOpen { from_revision: Some(from), .. },
+                Some(Answer::Compacted { oldest_revision }),
+                Outcome::Fail,
+            ) => {
+                found.checked += 1;
+                if from >= oldest_revision {
+                    let sentence = format!(
+                        "it asked from revision {from} on, which is refused as forgotten, where {oldest_revision} is the oldest that is not"
+                    );
+                    self.fail("compacted", by, None, found, &sentence);
+                }
+            }
             (Call::WatchBatch { .. }, Some(Answer::Events { revision, events }), Outcome::Ok) => {
                 let Some(scope) = self.scope.clone() else {
                     return self.fail(
@@ -211,7 +225,7 @@ impl<'h> Reader<'_, 'h> {
     fn content(&self, by: Index, event: &Keyed, found: &mut Findings) {
         let facts = self.facts;
         let Some(key) = facts.key_id(&event.key) else { return };
-        let value = event.entry.value.as_ref().and_then(|value| facts.value_id(value));
+        let value = facts.shown_as(key, &event.entry);
         let Some(point) = facts.change_at(key, event.entry.revision) else { return };
         if (point.version, point.value) != (event.entry.version, value) {
             let sentence = format!(

@@ -7,13 +7,13 @@
 use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
 
-use super::facts::{Facts, Index, KeyId, ValueId};
+use super::facts::{Facts, Index, KeyId, MASKED, ValueId};
 use super::{Findings, Limits, Verdict};
 use crate::history::{
     Answer, Call, Entry, NOT_FOUND, Operation, Outcome, TxnOp, TxnResult, VERSION_CONFLICT,
 };
 
-/// A value that nobody has seen; each unseen one counts as this.
+/// A value that nobody has seen, or was not shown; each such one counts as this.
 const UNSEEN: ValueId = ValueId::MAX;
 /// How many steps pass between two looks at the clock.
 const STEPS_BETWEEN_LOOKS: u64 = 4096;
@@ -159,7 +159,7 @@ fn enter(facts: &Facts<'_>, by: Index, of_key: &mut [Vec<Entered>]) {
     let entry = |entry: &Option<Entry>| {
         let seen = entry.as_ref().and_then(|entry| {
             let value = facts.value_id(entry.value.as_ref()?)?;
-            Some((entry.version, value))
+            Some((entry.version, if value == MASKED { UNSEEN } else { value }))
         });
         Step::Read(seen)
     };
@@ -190,9 +190,10 @@ fn enter(facts: &Facts<'_>, by: Index, of_key: &mut [Vec<Entered>]) {
         }
         (Call::Rollback { key, .. } | Call::Increment { key, .. }, answer) => {
             let written = match answer {
-                Some(Answer::Written { value: Some(value), .. }) => {
-                    facts.value_id(value).map_or(Written::Any, Written::Value)
-                }
+                Some(Answer::Written { value: Some(value), .. }) => facts
+                    .value_id(value)
+                    .filter(|value| *value != MASKED)
+                    .map_or(Written::Any, Written::Value),
                 _ => Written::Any,
             };
             add(key, vec![vec![Step::Write(written, version)]]);
@@ -296,7 +297,9 @@ impl Known {
                 match *step {
                     Step::Read(None) | Step::Never => {}
                     Step::Read(Some((version, value))) => {
-                        known.values.entry(version).or_insert(Some(value));
+                        if value != UNSEEN {
+                            known.values.entry(version).or_insert(Some(value));
+                        }
                         known.highest = known.highest.max(version);
                     }
                     Step::Version(version) => known.highest = known.highest.max(version),
@@ -324,9 +327,11 @@ impl Known {
         match step {
             Step::Never => None,
             Step::Read(Some((version, seen))) => {
-                let same = version == at && value.is_some_and(|v| v == seen || v == UNSEEN);
+                let same = version == at
+                    && value.is_some_and(|v| v == seen || v == UNSEEN || seen == UNSEEN);
                 let jumps = self.partial && version > at;
-                (same || jumps).then_some(State { version, value: Some(seen) })
+                let value = if same && seen == UNSEEN { value } else { Some(seen) };
+                (same || jumps).then_some(State { version, value })
             }
             Step::Read(None) | Step::Version(0) => {
                 if !live {

@@ -4,6 +4,8 @@ use jepsen_lite::history::{Compare, Entry, Keyed, Read, TxnOp, TxnResult, Value}
 use llm_config_client::v1;
 use tonic::Status;
 
+use super::Vault;
+
 /// Where an entry is: `namespace/key@environment`. Keys of workloads have no slash.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Address {
@@ -50,6 +52,7 @@ pub(super) fn get(name: &str, how: Read, version: Option<u64>) -> v1::GetRequest
         environment: at.environment,
         read: Some(read(how)),
         version,
+        reveal: how.reveal,
         ..v1::GetRequest::default()
     }
 }
@@ -81,7 +84,9 @@ pub(super) fn txn(
     success: &[TxnOp],
     failure: &[TxnOp],
     idempotency_key: Option<&str>,
+    vault: &Vault,
 ) -> v1::TxnRequest {
+    let step = |op: &TxnOp| step(op, vault);
     let comparison = |compare: &Compare| {
         let at = Address::parse(&compare.key);
         v1::Compare {
@@ -99,18 +104,16 @@ pub(super) fn txn(
     }
 }
 
-fn step(op: &TxnOp) -> v1::TxnOp {
+fn step(op: &TxnOp, vault: &Vault) -> v1::TxnOp {
     use v1::txn_op::{Delete, Get, Op, Set};
     let at = Address::parse(op.key());
     let (namespace, key, environment) = (at.namespace, at.key, at.environment);
     let op = match op {
-        TxnOp::Set { value, .. } => Op::Set(Set {
-            namespace,
-            key,
-            environment,
-            value: value.to_string().into(),
-            ..Set::default()
-        }),
+        TxnOp::Set { value, .. } => {
+            let (value, secret) = vault.sent(value);
+            let value = value.into();
+            Op::Set(Set { namespace, key, environment, value, secret, ..Set::default() })
+        }
         TxnOp::Delete { .. } => {
             Op::Delete(Delete { namespace, key, environment, ..Delete::default() })
         }

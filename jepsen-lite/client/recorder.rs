@@ -11,6 +11,8 @@ use std::time::Instant;
 use anyhow::Context as _;
 use jepsen_lite::history::{Call, Fault, Header, Operation, Outcome, Writer};
 
+use super::Vault;
+
 /// Takes down what clients say.
 #[derive(Debug)]
 pub struct Recorder {
@@ -24,6 +26,7 @@ pub struct Recorder {
     compacted: AtomicU64,
     keys: Mutex<BTreeSet<String>>,
     file: Mutex<Sheet>,
+    vault: Vault,
 }
 
 /// The file, and the first error that it had: a history with a hole proves nothing.
@@ -69,6 +72,7 @@ impl Recorder {
             compacted: AtomicU64::new(0),
             keys: Mutex::new(BTreeSet::new()),
             file: Mutex::new(Sheet { writer: Some(writer), error: None }),
+            vault: Vault::new(header.seed),
         })
     }
 
@@ -112,6 +116,12 @@ impl Recorder {
     #[must_use]
     pub fn compacted(&self) -> u64 {
         self.compacted.load(Ordering::Relaxed)
+    }
+
+    /// What clients know and a history must not.
+    #[must_use]
+    pub fn vault(&self) -> &Vault {
+        &self.vault
     }
 
     /// All entries that were ever asked for.

@@ -3,9 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use jepsen_lite::history::{Answer, Call, Operation, Outcome, Scope};
+use jepsen_lite::history::{self, Answer, Call, Operation, Outcome, REVISION_COMPACTED, Scope};
 use llm_config_client::v1;
-use tokio::time::{Instant, sleep, timeout, timeout_at};
+use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
 use tonic::Status;
 use tonic_types::StatusExt as _;
 
@@ -16,6 +16,10 @@ use crate::lab::{Target, Targets};
 const SILENCE_MAX: Duration = Duration::from_secs(13);
 const OPEN_TIMEOUT: Duration = Duration::from_secs(3);
 const PAUSE: Duration = Duration::from_millis(100);
+/// A stream is left after so long, so that every watch is resumed, with and without a fault.
+const STREAM_MAX: Duration = Duration::from_secs(6);
+/// How far ahead of the newest revision a watch begins that asks for what is yet to come.
+const AHEAD: u64 = 40;
 
 /// One watch.
 #[derive(Debug)]
@@ -36,21 +40,48 @@ impl Watcher {
     }
 
     fn record(&self, node: u64, call: Call, invoked: u64, answer: Option<Answer>) {
+        self.record_as(node, call, invoked, answer, None);
+    }
+
+    fn record_as(
+        &self,
+        node: u64,
+        call: Call,
+        invoked: u64,
+        answer: Option<Answer>,
+        error: Option<String>,
+    ) {
         let recorder = &self.client.recorder;
         recorder.record(&Operation {
             id: recorder.operation(),
             process: self.client.process,
             session: None,
+            token: None,
             node,
             call,
             invoked_ns: invoked,
             completed_ns: Some(recorder.now()),
-            outcome: Outcome::Ok,
+            outcome: if error.is_some() { Outcome::Fail } else { Outcome::Ok },
             revision: None,
             answer,
-            error: None,
+            error,
             last: false,
         });
+    }
+
+    /// Asks again and again for what is yet to come, until `until` names a revision.
+    pub async fn look_ahead(
+        mut self,
+        mut choose: impl FnMut(&[Target]) -> Target,
+        mut until: tokio::sync::watch::Receiver<Option<u64>>,
+    ) {
+        while until.borrow_and_update().is_none() {
+            self.watch = self.client.recorder.process();
+            self.seen = self.client.recorder.revision() + AHEAD;
+            let target = choose(&self.client.targets());
+            self.follow_at(target, &mut until).await;
+            sleep(PAUSE).await;
+        }
     }
 
     /// Follows the changes until `until` names a revision and everything up to it has come, or the deadline is over.
@@ -84,7 +115,7 @@ impl Watcher {
         until: &mut tokio::sync::watch::Receiver<Option<u64>>,
     ) {
         let invoked = self.client.recorder.now();
-        let Ok(mut stub) = self.client.stub(target).await else { return };
+        let Ok(channel) = self.client.channel(target).await else { return };
         let from = self.seen + 1;
         let request = v1::WatchRequest {
             namespace: self.scope.prefix.trim_end_matches('/').to_owned(),
@@ -92,11 +123,14 @@ impl Watcher {
             from_revision: from,
             ..v1::WatchRequest::default()
         };
+        let name = history::request(self.client.recorder.operation(), 0);
+        let request = self.client.envelope(name).around(request);
+        let mut stub = super::calls::config(channel);
         let stream = match timeout(OPEN_TIMEOUT, stub.watch(request)).await {
             Ok(Ok(stream)) => stream,
-            Ok(Err(status)) => return self.broken(target, &status),
+            Ok(Err(status)) => return self.broken(target, from, invoked, &status),
             Err(_) => {
-                self.client.stubs.remove(&target.id);
+                self.client.channels.remove(&target.id);
                 return;
             }
         };
@@ -108,6 +142,7 @@ impl Watcher {
         self.record(target.id, call, invoked, None);
         let mut stream = stream.into_inner();
         let mut silent_until = Instant::now() + SILENCE_MAX;
+        let left = Instant::now() + STREAM_MAX;
         loop {
             let invoked = self.client.recorder.now();
             let goal = *until.borrow_and_update();
@@ -115,6 +150,7 @@ impl Watcher {
                 return;
             }
             let message = tokio::select! {
+                () = sleep_until(left) => return,
                 message = timeout_at(silent_until, stream.message()) => message,
                 changed = until.changed() => {
                     if changed.is_err() { return; }
@@ -123,14 +159,17 @@ impl Watcher {
             };
             let message = match message {
                 Ok(Ok(Some(message))) => message,
-                Ok(Err(status)) => return self.broken(target, &status),
+                Ok(Err(status)) => {
+                    return self.broken(target, self.seen + 1, invoked, &status);
+                }
                 Ok(Ok(None)) | Err(_) => {
-                    self.client.stubs.remove(&target.id);
+                    self.client.channels.remove(&target.id);
                     return;
                 }
             };
             silent_until = Instant::now() + SILENCE_MAX;
-            let Ok(answer) = events(message) else { return };
+            let Ok(mut answer) = events(message) else { return };
+            self.client.recorder.vault().hide(&mut answer, false);
             if let Answer::Events { revision, .. } = &answer {
                 self.seen = self.seen.max(*revision);
             }
@@ -140,12 +179,16 @@ impl Watcher {
 
     /// What comes next may be forgotten. Then the watch is at its end, and another one begins where there is something; whether
     /// the store had a reason to forget, the run knows.
-    fn broken(&mut self, target: Target, status: &Status) {
-        self.client.stubs.remove(&target.id);
+    fn broken(&mut self, target: Target, from: u64, invoked: u64, status: &Status) {
+        self.client.channels.remove(&target.id);
         let Some(info) = status.get_details_error_info() else { return };
         let oldest = info.metadata.get("oldest_revision").and_then(|text| text.parse::<u64>().ok());
-        if let Some(oldest) = oldest.filter(|_| info.reason == "REVISION_COMPACTED") {
+        if let Some(oldest) = oldest.filter(|_| info.reason == REVISION_COMPACTED) {
             self.client.recorder.note_compacted();
+            let (watch, scope) = (self.watch, self.scope.clone());
+            let call = Call::WatchOpen { watch, scope, from_revision: Some(from) };
+            let answer = Some(Answer::Compacted { oldest_revision: oldest });
+            self.record_as(target.id, call, invoked, answer, Some(info.reason));
             self.watch = self.client.recorder.process();
             self.seen = self.seen.max(oldest.saturating_sub(1));
         }
@@ -158,6 +201,7 @@ impl Watcher {
             id: recorder.operation(),
             process: self.client.process,
             session: None,
+            token: None,
             node: 0,
             call: Call::WatchEnd { watch: self.watch, up_to },
             invoked_ns: now,

@@ -4,6 +4,7 @@
 //! lost is `unknown` and may take effect at any later time, or never; a read without an answer is not written down.
 
 mod file;
+mod security;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -11,6 +12,10 @@ use serde::{Deserialize, Serialize};
 pub use serde_json::Value;
 
 pub use file::{ReadError, Writer, read, read_file, write_file};
+pub use security::{
+    AuditRecord, Chain, MASK, Member, PERMISSION_DENIED, Policy, Right, Target, UNAUTHENTICATED,
+    request, requester, secret, secret_name, shown, shown_name,
+};
 
 /// The form of the lines; a file of another one is refused.
 pub const FORMAT: u32 = 1;
@@ -46,10 +51,14 @@ pub struct Header {
     /// nodes are not decided.
     #[serde(default)]
     pub closing: bool,
+    /// The audit log was read when all was over. Without it, whether it has everything is not decided.
+    #[serde(default)]
+    pub audited: bool,
     /// What transactions have to keep.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub sums: Vec<Sum>,
-    /// These are some operations of a run, not all: what they do not explain may have been done by the others.
+    /// These are some operations of a run, not all: what they do not explain may have been done by the others. Changes of
+    /// who may do what are all here nevertheless.
     #[serde(default)]
     pub partial: bool,
     /// For people: commit, command, and the like.
@@ -66,6 +75,7 @@ impl Default for Header {
             nodes: Vec::new(),
             history_limit: 100,
             closing: false,
+            audited: false,
             sums: Vec::new(),
             partial: false,
             notes: BTreeMap::new(),
@@ -97,6 +107,9 @@ pub struct Operation {
     /// Operations of one session must not go back in time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub session: Option<u64>,
+    /// The token that it was asked with, by its name; absent: the administrator's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub token: Option<String>,
     /// Who was asked; 0 when the client chose.
     pub node: u64,
     /// What was asked.
@@ -113,7 +126,7 @@ pub struct Operation {
     /// opened "from now on", the revision after which it begins.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub revision: Option<u64>,
-    /// What was answered. Of a refusal, only [`Answer::Conflict`].
+    /// What was answered. Of a refusal, only [`Answer::Conflict`] and [`Answer::Compacted`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub answer: Option<Answer>,
     /// The code of a refusal, as `VERSION_CONFLICT`; of an unknown outcome, how it failed.
@@ -201,6 +214,16 @@ pub enum Call {
     WatchBatch { watch: u64 },
     /// The watch was read until everything up to here was said to be delivered; `fail` when that did not come. No answer.
     WatchEnd { watch: u64, up_to: u64 },
+    /// Who may do what is changed. No answer.
+    Policy { change: Policy },
+    /// The keys that seal secrets are exchanged. No answer.
+    RotateKeys,
+    /// The audit log from its first record on, as a node has it. Answer: [`Answer::Audit`].
+    Audit { read: Read },
+    /// A node walks its audit log. Answer: [`Answer::Chain`].
+    VerifyAudit,
+    /// The cluster as a node sees it. Answer: [`Answer::Members`].
+    Members,
     /// What no checker looks at. No answer.
     Other { name: String },
 }
@@ -215,15 +238,18 @@ pub struct Read {
     pub min_revision: Option<u64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_staleness_ms: Option<u64>,
+    /// A secret is to be shown.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub reveal: bool,
 }
 
 impl Read {
     /// Confirmed with the leader.
     pub const LINEARIZABLE: Self =
-        Self { linearizable: true, min_revision: None, max_staleness_ms: None };
+        Self { linearizable: true, min_revision: None, max_staleness_ms: None, reveal: false };
     /// What the node has applied.
     pub const CACHED: Self =
-        Self { linearizable: false, min_revision: None, max_staleness_ms: None };
+        Self { linearizable: false, min_revision: None, max_staleness_ms: None, reveal: false };
 }
 
 /// Some entries by their keys.
@@ -280,7 +306,9 @@ impl TxnOp {
 #[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
 pub enum Answer {
     /// The entry; absent when there is none.
-    Entry { entry: Option<Entry> },
+    Entry {
+        entry: Option<Entry>,
+    },
     /// The version that the write made; with the value where the call does not say it.
     Written {
         version: u64,
@@ -288,15 +316,44 @@ pub enum Answer {
         value: Option<Value>,
     },
     /// The entry had another version than was expected; 0: it did not exist.
-    Conflict { current_version: u64 },
+    Conflict {
+        current_version: u64,
+    },
     /// Which list was done, and what came of each step, in order.
-    Txn { succeeded: bool, results: Vec<TxnResult> },
+    Txn {
+        succeeded: bool,
+        results: Vec<TxnResult>,
+    },
     /// Without the deleted ones.
-    Entries { entries: Vec<Keyed> },
+    Entries {
+        entries: Vec<Keyed>,
+    },
     /// Newest first, deletes included.
-    Versions { versions: Vec<Entry> },
+    Versions {
+        versions: Vec<Entry>,
+    },
     /// All changes of one revision, or none: then everything up to this revision has been delivered.
-    Events { revision: u64, events: Vec<Keyed> },
+    Events {
+        revision: u64,
+        events: Vec<Keyed>,
+    },
+    /// What a watch asks for is forgotten; this and what came later is not.
+    Compacted {
+        oldest_revision: u64,
+    },
+    /// Oldest first.
+    Audit {
+        records: Vec<AuditRecord>,
+    },
+    Chain {
+        chain: Chain,
+    },
+    /// Who leads by the word of the node, in which term, and who is in the cluster.
+    Members {
+        term: u64,
+        leader: Option<u64>,
+        members: Vec<Member>,
+    },
 }
 
 /// One version of an entry.
@@ -353,6 +410,8 @@ pub struct Fault {
 
 /// The error code of a write whose expected version was not met.
 pub const VERSION_CONFLICT: &str = "VERSION_CONFLICT";
+/// The error code of a watch that begins with what is forgotten.
+pub const REVISION_COMPACTED: &str = "REVISION_COMPACTED";
 /// The error code of a delete of nothing.
 pub const NOT_FOUND: &str = "NOT_FOUND";
 
@@ -366,13 +425,37 @@ impl Call {
             | Self::Rollback { .. }
             | Self::Txn { .. }
             | Self::Increment { .. } => true,
-            Self::Get { .. }
+            Self::Policy { .. }
+            | Self::RotateKeys
+            | Self::Audit { .. }
+            | Self::VerifyAudit
+            | Self::Members
+            | Self::Get { .. }
             | Self::List { .. }
             | Self::History { .. }
             | Self::WatchOpen { .. }
             | Self::WatchBatch { .. }
             | Self::WatchEnd { .. }
             | Self::Other { .. } => false,
+        }
+    }
+
+    /// As [`is_write`](Self::is_write), of anything that the cluster keeps.
+    #[must_use]
+    pub fn changes(&self) -> bool {
+        self.is_write() || matches!(self, Self::Policy { .. } | Self::RotateKeys)
+    }
+
+    /// The right that it needs, besides that to read if it reveals.
+    #[must_use]
+    pub fn needs(&self) -> Option<Right> {
+        match self {
+            Self::Get { read, .. } if read.reveal => Some(Right::Reveal),
+            Self::Get { .. } | Self::List { .. } | Self::History { .. } => Some(Right::Read),
+            Self::Set { .. } => Some(Right::Write),
+            Self::Delete { .. } => Some(Right::Delete),
+            Self::Rollback { .. } => Some(Right::Rollback),
+            _ => None,
         }
     }
 
@@ -418,6 +501,11 @@ impl Call {
             | Self::WatchOpen { .. }
             | Self::WatchBatch { .. }
             | Self::WatchEnd { .. }
+            | Self::Policy { .. }
+            | Self::RotateKeys
+            | Self::Audit { .. }
+            | Self::VerifyAudit
+            | Self::Members
             | Self::Other { .. } => BTreeSet::new(),
         }
     }
@@ -437,6 +525,11 @@ impl Call {
             Self::WatchOpen { .. } => "watch_open",
             Self::WatchBatch { .. } => "watch_batch",
             Self::WatchEnd { .. } => "watch_end",
+            Self::Policy { .. } => "policy",
+            Self::RotateKeys => "rotate_keys",
+            Self::Audit { .. } => "audit",
+            Self::VerifyAudit => "verify_audit",
+            Self::Members => "members",
             Self::Other { .. } => "other",
         }
     }
@@ -466,12 +559,18 @@ impl Operation {
                 if self.error.is_none() {
                     return Err("it failed and has no `error`".to_owned());
                 }
-                if !matches!(self.answer, None | Some(Answer::Conflict { .. })) {
-                    return Err("it failed and has an answer that is no conflict".to_owned());
+                let refusal = matches!(
+                    self.answer,
+                    None | Some(Answer::Conflict { .. } | Answer::Compacted { .. })
+                );
+                if !refusal {
+                    return Err("it failed and has an answer that is no refusal".to_owned());
                 }
             }
-            Outcome::Unknown if !self.call.is_write() => {
-                return Err("its outcome is unknown and it is no write: leave it out".to_owned());
+            Outcome::Unknown if !self.call.changes() => {
+                return Err(
+                    "its outcome is unknown and it changes nothing: leave it out".to_owned()
+                );
             }
             Outcome::Unknown if self.answer.is_some() => {
                 return Err("its outcome is unknown and it has an answer".to_owned());
@@ -493,7 +592,17 @@ impl Operation {
             | (Call::List { .. }, Some(Answer::Entries { .. }))
             | (Call::History { .. }, Some(Answer::Versions { .. }))
             | (Call::WatchBatch { .. }, Some(Answer::Events { .. }))
-            | (Call::WatchOpen { .. } | Call::WatchEnd { .. } | Call::Other { .. }, None) => true,
+            | (Call::Audit { .. }, Some(Answer::Audit { .. }))
+            | (Call::VerifyAudit, Some(Answer::Chain { .. }))
+            | (Call::Members, Some(Answer::Members { .. }))
+            | (
+                Call::WatchOpen { .. }
+                | Call::WatchEnd { .. }
+                | Call::Policy { .. }
+                | Call::RotateKeys
+                | Call::Other { .. },
+                None,
+            ) => true,
             (Call::Txn { success, failure, .. }, Some(Answer::Txn { succeeded, results })) => {
                 let done = if *succeeded { success } else { failure };
                 let fits = |(op, result): (&TxnOp, &TxnResult)| {

@@ -8,6 +8,8 @@ use anyhow::{Context as _, bail};
 use serde::Deserialize;
 use serde_json::Value;
 
+use super::ADMINISTRATOR;
+
 const CONNECT_TIMEOUT: Duration = Duration::from_millis(500);
 const STATUS_TIMEOUT: Duration = Duration::from_secs(1);
 /// A change of the members waits for two rounds through the log.
@@ -116,7 +118,9 @@ fn exchange(
     let mut stream = TcpStream::connect_timeout(&node, CONNECT_TIMEOUT)?;
     stream.set_read_timeout(Some(timeout))?;
     stream.set_write_timeout(Some(timeout))?;
-    let mut request = format!("{method} {path} HTTP/1.0\r\nHost: {node}\r\nConnection: close\r\n");
+    let mut request = format!(
+        "{method} {path} HTTP/1.0\r\nHost: {node}\r\nAuthorization: Bearer {ADMINISTRATOR}\r\nConnection: close\r\n"
+    );
     if let Some(body) = body {
         request += &format!("Content-Type: application/json\r\nContent-Length: {}\r\n", body.len());
     }

@@ -194,6 +194,17 @@ impl Disk {
         Ok(stat.f_bavail * stat.f_frsize)
     }
 
+    /// The file that it is, with everything in it that was written so far.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn written(&self) -> anyhow::Result<&Path> {
+        if self.mounted {
+            rustix::fs::syncfs(File::open(&self.mount)?)?;
+        }
+        Ok(&self.image)
+    }
+
     /// A copy of the whole disk as it is now; it must be unmounted.
     ///
     /// # Errors

@@ -7,6 +7,7 @@ pub mod control;
 pub mod disk;
 pub mod doctor;
 pub mod group;
+pub mod leak;
 pub mod net;
 pub mod process;
 pub mod run_file;
@@ -15,6 +16,7 @@ pub mod wire;
 
 use std::fs;
 use std::net::{IpAddr, SocketAddr};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus};
 use std::sync::{Arc, PoisonError, RwLock};
@@ -26,6 +28,7 @@ use anyhow::{Context as _, bail, ensure};
 use control::View;
 use disk::{Disk, Unsynced};
 use group::Group;
+use leak::Needles;
 use net::{Network, Port};
 use process::Server;
 use run_file::{Made, RunFile};
@@ -45,6 +48,12 @@ const SNAPSHOT_ENTRIES: (&str, &str) = ("LLM_CONFIG_TEST_SNAPSHOT_ENTRIES", "300
 /// What [`Lab::load`] puts in, so that a snapshot takes its time.
 pub const BALLAST_BYTES: u64 = 6 * BALLAST_VALUE as u64;
 const BALLAST_VALUE: usize = 512 * 1024;
+/// The token that the cluster is founded with. It opens nothing else, and the lab's network leads nowhere.
+pub const ADMINISTRATOR: &str = "lcjl-administrator-of-a-cluster-that-nobody-else-reaches";
+const ADMINISTRATOR_FILE: &str = "administrator";
+const MASTER_KEY_FILE: &str = "master-key";
+/// What its secrets are sealed under in the end.
+const MASTER_KEY: &str = "bGNqbCBtYXN0ZXIga2V5IG9mIGEgdGVzdCBjbHVzdGU=";
 const POLL: Duration = Duration::from_millis(50);
 /// The exit code of a server that does not start on what it finds on its disk.
 const REFUSED: i32 = 3;
@@ -257,6 +266,10 @@ impl Lab {
         ports.extend(places.iter().map(|place| Port::Node(*place)));
         let network = Network::create(&settings.run, &ports, list)?;
         let shim = settings.shim.then(|| Shim::build(&folder)).transpose()?;
+        for (file, text) in [(ADMINISTRATOR_FILE, ADMINISTRATOR), (MASTER_KEY_FILE, MASTER_KEY)] {
+            fs::write(folder.join(file), text)?;
+            fs::set_permissions(folder.join(file), fs::Permissions::from_mode(0o600))?;
+        }
         let mut nodes = Vec::new();
         for place in places {
             let name = format!("n{place}");
@@ -372,8 +385,12 @@ impl Lab {
         command.arg("--data-dir").arg(node.data());
         command.args(["--http-addr", &listen(HTTP), "--metrics-addr", &listen(METRICS)]);
         command.args(["--grpc-addr", &listen(GRPC), "--raft-addr", &listen(RAFT)]);
-        command.args(["--auth", "off", "--insecure", "--disk-reserve", DISK_RESERVE]);
-        command.args(["--backup-interval", "0"]);
+        command.args(["--disk-reserve", DISK_RESERVE, "--backup-interval", "0"]);
+        let folder = Path::new(run_file::DIR).join(&self.settings.run);
+        command.arg("--bootstrap-token-file").arg(folder.join(ADMINISTRATOR_FILE));
+        command.arg("--master-key-file").arg(folder.join(MASTER_KEY_FILE));
+        // Clients have one address, and some of them use tokens that were revoked.
+        command.args(["--limit-exempt", net::SUBNET]);
         if node.id <= u64::from(self.settings.founders) {
             let founders = self.nodes.iter().take(usize::from(self.settings.founders));
             let founders = founders.map(|node| format!("{}={}", node.place, node.address(RAFT)));
@@ -571,6 +588,22 @@ impl Lab {
             }
             thread::sleep(POLL);
         }
+    }
+
+    /// What is found on the disks of what must not get out. `plain` has to be on the disk of each member: a search that does
+    /// not find that one would find nothing.
+    ///
+    /// # Errors
+    /// When a disk cannot be read, or not that way.
+    pub fn leaks(&self, hidden: &Needles, plain: &Needles) -> anyhow::Result<Vec<String>> {
+        let mut found = Vec::new();
+        for node in &self.nodes {
+            let disk = node.disk.written()?;
+            found.extend(hidden.file(disk)?);
+            let looked = !node.member || !plain.file(disk)?.is_empty();
+            ensure!(looked, "what node {} stores in the clear is not found on its disk", node.id);
+        }
+        Ok(found)
     }
 
     /// A number that no node has had.

@@ -16,6 +16,9 @@ use super::command;
 use super::run_file::{Made, RunFile};
 use super::wire::{self, Counts, Weather, Wire};
 
+/// Where every address is.
+pub const SUBNET: &str = "10.77.0.0/24";
+
 /// A place on the bridge.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Port {

@@ -13,7 +13,8 @@ use crate::client::{Client, Recorder};
 use crate::lab::{Target, Targets};
 
 const CALLS: u64 = 10;
-const NAMESPACE: &str = "jl-service";
+/// Every node has it in its log.
+pub const NAMESPACE: &str = "jl-service";
 /// One answer may be lost, for instance because a leader is just elected; a node that does not answer for this long is
 /// not healed.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -61,7 +62,7 @@ pub async fn serve(recorder: Arc<Recorder>, targets: Targets, name: u64) -> anyh
 fn scopes(workloads: &BTreeSet<Workload>) -> Vec<Scope> {
     let service =
         Scope { prefix: format!("{NAMESPACE}/"), environment: Some(ENVIRONMENT.to_owned()) };
-    let with_entries = workloads.iter().filter(|workload| **workload != Workload::Watch);
+    let with_entries = workloads.iter().filter(|workload| workload.has_entries());
     with_entries.map(|workload| workload.scope()).chain([service]).collect()
 }
 
@@ -75,11 +76,7 @@ pub async fn look(
     workloads: BTreeSet<Workload>,
     last: bool,
 ) -> anyhow::Result<()> {
-    let seen = Read {
-        linearizable: false,
-        min_revision: Some(recorder.revision()),
-        max_staleness_ms: None,
-    };
+    let seen = Read { min_revision: Some(recorder.revision()), ..Read::CACHED };
     // In the end a node that lost what was seen has to say what it has, not to wait for the rest.
     let read = if last { Read::LINEARIZABLE } else { seen };
     for target in targets.now() {
@@ -99,6 +96,23 @@ pub async fn look(
     Ok(())
 }
 
+/// Reads the audit log, has every node walk its own, and asks it who is in the cluster.
+async fn audit(recorder: Arc<Recorder>, targets: Targets) -> anyhow::Result<()> {
+    let mut client = Client::new(recorder, targets.clone());
+    client.close();
+    for (place, target) in targets.now().into_iter().enumerate() {
+        // A node that has confirmed it has all that there is to walk.
+        let (scope, read) = (Workload::Member.scope(), Read::LINEARIZABLE);
+        insist(&mut client, target, &Call::List { scope, read }).await?;
+        if place == 0 {
+            insist(&mut client, target, &Call::Audit { read }).await?;
+        }
+        insist(&mut client, target, &Call::VerifyAudit).await?;
+        insist(&mut client, target, &Call::Members).await?;
+    }
+    Ok(())
+}
+
 /// Asks every node for everything: what there is, and the history of every entry that was ever asked for.
 ///
 /// # Errors
@@ -109,6 +123,7 @@ pub async fn scan(
     workloads: BTreeSet<Workload>,
 ) -> anyhow::Result<()> {
     look(recorder.clone(), targets.clone(), workloads, true).await?;
+    audit(recorder.clone(), targets.clone()).await?;
     let keys = Arc::new(recorder.keys());
     let mut scans = tokio::task::JoinSet::new();
     for target in targets.now() {

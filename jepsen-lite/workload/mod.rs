@@ -1,8 +1,11 @@
 //! What clients do while the cluster is being broken: each workload in a namespace of its own, several clients each.
 
+mod access;
 mod closing;
 mod counter;
+mod member;
 mod register;
+mod secret;
 mod session;
 mod staleness;
 mod txn;
@@ -21,7 +24,7 @@ use tokio::task::JoinSet;
 
 use crate::client::{Client, Recorder, Watcher};
 use crate::lab::{Target, Targets};
-pub use closing::{look, scan, serve};
+pub use closing::{NAMESPACE as PLAIN, look, scan, serve};
 
 /// Clients wait this long between two calls, at most: the machine's two processors also carry the nodes.
 const THINK_MS: u64 = 12;
@@ -48,6 +51,12 @@ pub enum Workload {
     Session,
     /// Reads that bound how old their answer may be.
     Staleness,
+    /// Secrets that are shown and hidden, under keys that are exchanged.
+    Secret,
+    /// Tokens and roles that are made, changed and revoked while they are used.
+    Access,
+    /// What each node says of the members.
+    Member,
 }
 
 impl Workload {
@@ -61,6 +70,9 @@ impl Workload {
             Self::Watch => "jl-watch",
             Self::Session => "jl-session",
             Self::Staleness => "jl-staleness",
+            Self::Secret => "jl-secret",
+            Self::Access => "jl-access",
+            Self::Member => "jl-member",
         }
     }
 
@@ -76,6 +88,11 @@ impl Workload {
     /// An entry of it.
     fn key(self, name: impl std::fmt::Display) -> String {
         format!("{}/{name}@{ENVIRONMENT}", self.namespace())
+    }
+
+    /// Whether it has any.
+    fn has_entries(self) -> bool {
+        !matches!(self, Self::Watch | Self::Member)
     }
 
     /// What its transactions have to keep.
@@ -189,6 +206,9 @@ impl Work {
                 Workload::Txn => txn::begin(clients, &setting, &mut seeds),
                 Workload::Session => session::begin(clients, &setting, &mut seeds),
                 Workload::Staleness => staleness::begin(clients, &setting, &mut seeds),
+                Workload::Secret => secret::begin(clients, &setting, &mut seeds),
+                Workload::Access => access::begin(clients, &setting, &mut seeds),
+                Workload::Member => member::begin(clients, &setting, &mut seeds),
                 Workload::Watch => work.watch(workloads, &setting, &mut seeds),
             }
         }
@@ -196,7 +216,7 @@ impl Work {
     }
 
     fn watch(&mut self, workloads: &BTreeSet<Workload>, setting: &Setting, seeds: &mut StdRng) {
-        for watched in workloads.iter().filter(|workload| **workload != Workload::Watch) {
+        for watched in workloads.iter().filter(|workload| workload.has_entries()) {
             let (recorder, targets) = (setting.recorder.clone(), setting.targets.clone());
             let watcher = Watcher::new(recorder, targets, watched.scope());
             let mut chance = StdRng::seed_from_u64(seeds.random());
@@ -204,6 +224,11 @@ impl Work {
             let choose = move |targets: &[Target]| choose(targets, &mut chance);
             self.watchers.spawn(watcher.follow(choose, until, WATCH_PATIENCE));
         }
+        let (recorder, targets) = (setting.recorder.clone(), setting.targets.clone());
+        let ahead = Watcher::new(recorder, targets, Workload::Register.scope());
+        let mut chance = StdRng::seed_from_u64(seeds.random());
+        let choose = move |targets: &[Target]| choose(targets, &mut chance);
+        self.watchers.spawn(ahead.look_ahead(choose, self.until.subscribe()));
     }
 
     /// Lets every client finish what it is at.

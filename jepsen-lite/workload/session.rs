@@ -44,5 +44,5 @@ async fn work(mut worker: Worker) {
 }
 
 fn at_least(revision: u64) -> Read {
-    Read { linearizable: false, min_revision: Some(revision), max_staleness_ms: None }
+    Read { min_revision: Some(revision), ..Read::CACHED }
 }

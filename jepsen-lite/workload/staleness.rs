@@ -27,8 +27,7 @@ async fn work(mut worker: Worker) {
             Call::Set { key, value, expected_version: None, idempotency_key: None }
         } else {
             let bound = BOUNDS_MS[worker.chance.random_range(0..BOUNDS_MS.len())];
-            let read =
-                Read { linearizable: false, min_revision: None, max_staleness_ms: Some(bound) };
+            let read = Read { max_staleness_ms: Some(bound), ..Read::CACHED };
             Call::Get { key, read, version: None }
         };
         let done = worker.client.call(target, call).await;

@@ -2,16 +2,16 @@
 
 use jepsen_lite::check::{Limits, Verdict, check};
 use jepsen_lite::history::{
-    Answer, Call, Compare, Entry, Header, History, Keyed, NOT_FOUND, Operation, Outcome, Read,
-    Scope, Sum, TxnOp, TxnResult, VERSION_CONFLICT, Value,
+    Answer, Call, Compare, Entry, Header, History, Keyed, NOT_FOUND, Operation, Outcome,
+    REVISION_COMPACTED, Read, Scope, Sum, TxnOp, TxnResult, VERSION_CONFLICT, Value,
 };
 
-const MS: u64 = 1_000_000;
-const X: &str = "n/x@base";
-const Y: &str = "n/y@base";
+pub(crate) const MS: u64 = 1_000_000;
+pub(crate) const X: &str = "n/x@base";
+pub(crate) const Y: &str = "n/y@base";
 
 /// Numbers the operations as they are written down; process 1 unless said otherwise.
-fn operation(
+pub(crate) fn operation(
     at: (u64, u64),
     call: Call,
     revision: Option<u64>,
@@ -21,6 +21,7 @@ fn operation(
         id: 0,
         process: 1,
         session: None,
+        token: None,
         node: 1,
         call,
         invoked_ns: at.0 * MS,
@@ -34,7 +35,7 @@ fn operation(
 }
 
 /// What is said about an operation after it is made.
-trait With: Sized {
+pub(crate) trait With: Sized {
     fn with(self, change: impl FnOnce(&mut Operation)) -> Operation;
     fn unknown(self) -> Operation {
         self.with(|operation| {
@@ -93,7 +94,7 @@ impl With for Operation {
     }
 }
 
-fn entry((version, revision, value): (u64, u64, i64)) -> Entry {
+pub(crate) fn entry((version, revision, value): (u64, u64, i64)) -> Entry {
     Entry { version, revision, value: Some(Value::from(value)) }
 }
 
@@ -106,7 +107,7 @@ fn keyed(key: &str, seen: (u64, u64, i64)) -> Keyed {
 }
 
 /// A set, and the version and revision that it made.
-fn set(at: (u64, u64), key: &str, value: i64, made: (u64, u64)) -> Operation {
+pub(crate) fn set(at: (u64, u64), key: &str, value: i64, made: (u64, u64)) -> Operation {
     let call = Call::Set {
         key: key.to_owned(),
         value: Value::from(value),
@@ -116,7 +117,7 @@ fn set(at: (u64, u64), key: &str, value: i64, made: (u64, u64)) -> Operation {
     operation(at, call, Some(made.1), Some(Answer::Written { version: made.0, value: None }))
 }
 
-fn delete(at: (u64, u64), key: &str, made: (u64, u64)) -> Operation {
+pub(crate) fn delete(at: (u64, u64), key: &str, made: (u64, u64)) -> Operation {
     let call = Call::Delete { key: key.to_owned(), expected_version: None, idempotency_key: None };
     operation(at, call, Some(made.1), Some(Answer::Written { version: made.0, value: None }))
 }
@@ -133,11 +134,21 @@ fn read(
 }
 
 /// A linearizable read: version, revision and value, and the revision at which it was read.
-fn get(at: (u64, u64), key: &str, seen: Option<(u64, u64, i64)>, revision: u64) -> Operation {
+pub(crate) fn get(
+    at: (u64, u64),
+    key: &str,
+    seen: Option<(u64, u64, i64)>,
+    revision: u64,
+) -> Operation {
     read(at, key, Read::LINEARIZABLE, seen, revision)
 }
 
-fn cached(at: (u64, u64), key: &str, seen: Option<(u64, u64, i64)>, revision: u64) -> Operation {
+pub(crate) fn cached(
+    at: (u64, u64),
+    key: &str,
+    seen: Option<(u64, u64, i64)>,
+    revision: u64,
+) -> Operation {
     read(at, key, Read::CACHED, seen, revision)
 }
 
@@ -150,14 +161,14 @@ fn bounded(
     read(at, X, Read { max_staleness_ms: Some(bound_ms), ..Read::CACHED }, seen, revision)
 }
 
-fn list(at: (u64, u64), seen: &[(&str, (u64, u64, i64))], revision: u64) -> Operation {
+pub(crate) fn list(at: (u64, u64), seen: &[(&str, (u64, u64, i64))], revision: u64) -> Operation {
     let scope = Scope { prefix: "n/".to_owned(), environment: None };
     let entries = seen.iter().map(|(key, seen)| keyed(key, *seen)).collect();
     let call = Call::List { scope, read: Read::LINEARIZABLE };
     operation(at, call, Some(revision), Some(Answer::Entries { entries }))
 }
 
-fn history(at: (u64, u64), versions: Vec<Entry>, revision: u64) -> Operation {
+pub(crate) fn history(at: (u64, u64), versions: Vec<Entry>, revision: u64) -> Operation {
     let call = Call::History { key: X.to_owned(), read: Read::LINEARIZABLE };
     operation(at, call, Some(revision), Some(Answer::Versions { versions }))
 }
@@ -168,7 +179,7 @@ fn add(at: (u64, u64), by: u64, sum: i64, made: (u64, u64)) -> Operation {
     operation(at, call, Some(made.1), Some(Answer::Written { version: made.0, value }))
 }
 
-fn rollback(at: (u64, u64), to_version: u64, value: i64, made: (u64, u64)) -> Operation {
+pub(crate) fn rollback(at: (u64, u64), to_version: u64, value: i64, made: (u64, u64)) -> Operation {
     let value = Some(Value::from(value));
     let call = Call::Rollback { key: X.to_owned(), to_version, idempotency_key: None };
     operation(at, call, Some(made.1), Some(Answer::Written { version: made.0, value }))
@@ -218,7 +229,7 @@ fn ended(at: u64, up_to: u64) -> Operation {
     operation((at, at), Call::WatchEnd { watch: 1, up_to }, None, None)
 }
 
-fn of(header: Header, mut operations: Vec<Operation>) -> History {
+pub(crate) fn of(header: Header, mut operations: Vec<Operation>) -> History {
     for (id, operation) in (1..).zip(&mut operations) {
         operation.id = id;
         assert_eq!(operation.validate(), Ok(()), "{operation:?}");
@@ -228,13 +239,19 @@ fn of(header: Header, mut operations: Vec<Operation>) -> History {
 
 /// The right history passes every checker; the broken one breaks this rule of this checker, and names the operations.
 #[track_caller]
-fn rule(checker: &str, rule: &str, named: &[u64], right: Vec<Operation>, broken: Vec<Operation>) {
+pub(crate) fn rule(
+    checker: &str,
+    rule: &str,
+    named: &[u64],
+    right: Vec<Operation>,
+    broken: Vec<Operation>,
+) {
     let header = Header { nodes: vec![1, 2], ..Header::default() };
     rule_with(header, checker, rule, named, right, broken);
 }
 
 #[track_caller]
-fn rule_with(
+pub(crate) fn rule_with(
     header: Header,
     checker: &str,
     rule: &str,
@@ -263,7 +280,7 @@ fn two() -> Vec<Operation> {
     vec![set((1, 2), X, 1, (1, 1)), set((3, 4), X, 2, (2, 2))]
 }
 
-fn and(mut operations: Vec<Operation>, more: Vec<Operation>) -> Vec<Operation> {
+pub(crate) fn and(mut operations: Vec<Operation>, more: Vec<Operation>) -> Vec<Operation> {
     operations.extend(more);
     operations
 }
@@ -710,6 +727,14 @@ fn watches() {
     case("ordered", &[5], vec![open(7, 3), batch(8, 1, ONE)]);
     // Something of another environment.
     case("filter", &[5], vec![open(7, 1), batch(8, 1, &[ONE[0], ("n/x@edge", (1, 1, 9))])]);
+    // It is told that what it asks for is forgotten, and that it is not.
+    let compacted = |oldest_revision| {
+        open(11, 3).refused(REVISION_COMPACTED).with(|operation| {
+            operation.answer = Some(Answer::Compacted { oldest_revision });
+        })
+    };
+    let begun = |told| watched(vec![open(7, 1), batch(8, 1, ONE), told]);
+    rule("watch", "compacted", &[6, 5], begun(compacted(4)), begun(compacted(3)));
     // Opened again for something else.
     let elsewhere = open(9, 2).with(|operation| {
         let Call::WatchOpen { scope, .. } = &mut operation.call else { unreachable!() };

@@ -7,7 +7,9 @@
 )]
 
 mod files;
+mod guarded;
 mod hand;
 mod random;
+mod security;
 mod sim;
 mod small;

@@ -41,8 +41,10 @@ proptest! {
         }
         let report = check(&history, &limits());
         prop_assert_eq!(report.overall(), Overall::Pass, "seed {}\n{}", seed, report);
+        // What is refused need not be among them; the others are about another store.
+        let elsewhere = ["aborted", "access", "secrets", "audit", "members"];
         for (name, verdict) in &report.verdicts {
-            prop_assert!(matches!(verdict, Verdict::Pass { checked } if *checked > 0 || *name == "aborted"), "{} looked at nothing", name);
+            prop_assert!(matches!(verdict, Verdict::Pass { checked } if *checked > 0 || elsewhere.contains(name)), "{} looked at nothing", name);
         }
     }
 
