@@ -395,7 +395,8 @@ mod tests {
     #[tokio::test]
     async fn a_closed_loop_is_answered_and_counted() {
         for (system, node) in [System::Echo, System::EchoHttp].into_iter().zip(floor().await) {
-            let outcome = run(&plan(system, vec![node]), &nobody(), |_| ()).await.unwrap();
+            let plan = Plan { measured: Duration::from_secs(1), ..plan(system, vec![node]) };
+            let outcome = run(&plan, &nobody(), |_| ()).await.unwrap();
             assert!(outcome.reads.total() > 0 && outcome.writes.total() > 0, "{outcome:?}");
             assert_eq!((outcome.errors, outcome.unanswered), (0, 0), "{outcome:?}");
             assert_eq!(outcome.connections, if system.is_http() { 4 } else { 1 });

@@ -11,8 +11,9 @@ use super::{Cluster, Kind, Node, POLL, START_TIMEOUT};
 use crate::system::{EtcdMembers, Members, Reads, System, etcd_member_id};
 
 impl Cluster {
-    /// Stops a node, removes it and its data, and puts an empty one in its place. How long it takes from the first step
-    /// for the new one until it has a vote and answers from its own state with `key`, which is the last one written.
+    /// Stops a node, removes it and its data, and puts an empty one in its place. How long it takes from the start of
+    /// the new one until it has a vote and answers from its own state with `key`, which is the last one written. etcd wants it
+    /// as a member before it starts; that is not counted.
     ///
     /// # Errors
     /// When the cluster refuses, or the node does not catch up in time.
@@ -61,8 +62,9 @@ impl Cluster {
                 let members = EtcdMembers::open(&asked).await?;
                 retried(async || members.clone().remove(member).await).await?;
                 std::fs::remove_dir_all(old_data)?;
-                begun = Instant::now();
+                // It refuses while a node has been back for less than 5 s, which is no part of catching up.
                 retried(async || members.clone().add(url(new.raft)).await).await?;
+                begun = Instant::now();
                 *self.node_mut(node)? =
                     Node { id, ports: new, how: How::Founder(String::new()), process: None };
                 let all = self.nodes.iter().map(|node| (node.id, node.ports));
