@@ -18,8 +18,12 @@ ARGS ?=
 FUZZ ?=
 # For `make test-monitoring`, as in: make test-monitoring MONITORING_ARGS='--only HighCPU --keep'
 MONITORING_ARGS ?=
-# For `make bench`, as in: make bench BENCH_ARGS='--help'
-BENCH_ARGS ?=
+# For `make bench`, as in: make bench BENCH_ARGS='run --help'
+BENCH_ARGS ?= table
+# For `make bench-compare`, as in: make bench-compare COMPARE_ARGS='--quick --rows put-64-leader,watch-100'
+COMPARE_ARGS ?=
+# Which etcd `make bench-compare` takes: what .ci/etcd knows
+ETCD_FROM ?= trixie
 # For `make jepsen`
 JEPSEN_ARGS ?= run
 # For `make sim`, as in: make sim SIM_ARGS='run --seed 7'
@@ -144,9 +148,15 @@ release: deps ## build optimised programs
 	@! grep -qa LLM_CONFIG_SEEDED_BUG "$(CARGO_TARGET_DIR)/release/llm-config-manager"
 
 .PHONY: bench
-bench: release ## measure a cluster of three processes on this machine; prints a Markdown table
-	@"$(CARGO_TARGET_DIR)/release/llm-config-load" \
-		--server-bin "$(CARGO_TARGET_DIR)/release/llm-config-manager" $(BENCH_ARGS)
+bench: release ## measure a cluster of three processes on this machine. BENCH_ARGS='run --mix 95/5'
+	@LLM_CONFIG_SERVER="$(CARGO_TARGET_DIR)/release/llm-config-manager" \
+		"$(CARGO_TARGET_DIR)/release/llm-config-load" $(BENCH_ARGS)
+
+.PHONY: bench-compare
+bench-compare: release ## the same load for this and for etcd, in turn, with ratios and targets; an hour
+	@etcd="$$(.ci/etcd $(ETCD_FROM))"; \
+		LLM_CONFIG_SERVER="$(CARGO_TARGET_DIR)/release/llm-config-manager" LLM_CONFIG_ETCD="$$etcd" \
+		"$(CARGO_TARGET_DIR)/release/llm-config-load" compare $(COMPARE_ARGS)
 
 # What the lab is made of, if it is missing; it changes nothing of this machine's own network.
 .PHONY: jepsen

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use serde::Serialize;
+
 /// Buckets per power of two; bounds the relative error to 1/128.
 const SUB_BUCKETS: u64 = 128;
 const SUB_BITS: u32 = SUB_BUCKETS.trailing_zeros();
@@ -12,11 +14,29 @@ const BUCKETS: usize = (64 - SUB_BITS as usize + 1) * SUB_BUCKETS as usize;
 pub struct Histogram {
     counts: Vec<u64>,
     total: u64,
+    max: u64,
+}
+
+/// What a report says of a histogram; `null` in JSON where nothing was recorded.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
+pub struct Quantiles {
+    /// How many.
+    pub count: u64,
+    /// Half of them stay at or below this, in milliseconds.
+    pub p50_ms: Option<f64>,
+    /// 90 %.
+    pub p90_ms: Option<f64>,
+    /// 99 %.
+    pub p99_ms: Option<f64>,
+    /// 99.9 %.
+    pub p999_ms: Option<f64>,
+    /// All of them.
+    pub max_ms: Option<f64>,
 }
 
 impl Default for Histogram {
     fn default() -> Self {
-        Self { counts: vec![0; BUCKETS], total: 0 }
+        Self { counts: vec![0; BUCKETS], total: 0, max: 0 }
     }
 }
 
@@ -27,6 +47,7 @@ impl Histogram {
         if let Some(count) = self.counts.get_mut(bucket(micros)) {
             *count += 1;
             self.total += 1;
+            self.max = self.max.max(micros);
         }
     }
 
@@ -36,6 +57,28 @@ impl Histogram {
             *mine += theirs;
         }
         self.total += other.total;
+        self.max = self.max.max(other.max);
+    }
+
+    /// The longest one, exactly.
+    #[must_use]
+    pub fn max(&self) -> Option<Duration> {
+        (self.total > 0).then(|| Duration::from_micros(self.max))
+    }
+
+    /// For a report.
+    #[must_use]
+    pub fn quantiles(&self) -> Quantiles {
+        // A bucket's bound may lie above the longest one in it.
+        let quantile = |q| self.quantile(q).min(self.max()).map(millis);
+        Quantiles {
+            count: self.total,
+            p50_ms: quantile(0.5),
+            p90_ms: quantile(0.9),
+            p99_ms: quantile(0.99),
+            p999_ms: quantile(0.999),
+            max_ms: self.max().map(millis),
+        }
     }
 
     /// How many latencies were recorded.
@@ -63,6 +106,13 @@ impl Histogram {
         }
         None
     }
+}
+
+/// Whole microseconds as milliseconds, without digits that nobody measured.
+fn millis(latency: Duration) -> f64 {
+    #[allow(clippy::cast_precision_loss, reason = "a run takes far less than 2^52 microseconds")]
+    let micros = latency.as_micros() as f64;
+    micros / 1e3
 }
 
 /// Values below `SUB_BUCKETS` have a bucket each; above, each power of two is cut into `SUB_BUCKETS` equal parts.
@@ -109,5 +159,20 @@ mod tests {
             let found = odd.quantile(q).unwrap().as_secs_f64() * 1000.0;
             assert!((found - millis).abs() <= millis * 0.01, "{q}: {found}");
         }
+    }
+
+    #[test]
+    fn the_longest_is_exact_and_bounds_the_quantiles() {
+        let mut histogram = Histogram::default();
+        assert_eq!((histogram.max(), histogram.quantiles()), (None, Quantiles::default()));
+        let longest = Duration::from_micros(123_457);
+        histogram.record(longest);
+        let mut other = Histogram::default();
+        other.record(Duration::from_micros(5));
+        histogram.merge(&other);
+        assert_eq!(histogram.max(), Some(longest));
+        let quantiles = histogram.quantiles();
+        assert_eq!((quantiles.count, quantiles.p50_ms), (2, Some(0.005)));
+        assert_eq!((quantiles.p999_ms, quantiles.max_ms), (Some(123.457), Some(123.457)));
     }
 }

@@ -1,13 +1,23 @@
-//! Load on a cluster, measured from both sides: what clients get (`drive`, `histogram`) and what it costs the servers
-//! (`servers`: CPU time from /proc, fsyncs from their metrics). `cluster` starts a cluster to measure, `rolling` restarts one under load,
-//! `report` prints.
+//! Load on a cluster, measured from both sides: what clients get and what it costs the servers; and the comparison with
+//! etcd, which runs both under the same load.
 //!
-//! The load is closed-loop: each client sends its next request when the last one is answered. So the rate is what the
-//! cluster gives to that many waiting clients, and the latencies leave out the queue that a fixed arrival rate builds.
+//! `drive` makes one run: clients (`client`) that send in a closed or an open loop (`pace`) over the callers of a `system`,
+//! values that they write (`values`), those who watch (`delivery`), latencies (`histogram`), and the servers' cost
+//! (`servers`). `cluster` starts servers (`process`), among them empty ones (`floor`); `rolling` restarts them under load.
+//! `compare` has the rows, the rounds and the ratios. `report` prints.
 
+mod client;
 pub mod cluster;
+pub mod compare;
+pub mod delivery;
 pub mod drive;
+pub mod floor;
 pub mod histogram;
+pub mod pace;
+pub mod process;
 pub mod report;
 pub mod rolling;
 pub mod servers;
+pub mod system;
+pub mod values;
+mod wire;

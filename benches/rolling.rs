@@ -13,6 +13,7 @@ use tokio::task::JoinSet;
 
 use crate::cluster::Cluster;
 use crate::histogram::Histogram;
+use crate::system::System;
 
 const NAMESPACE: &str = "bench/rolling";
 /// Clients that share a connection to each node.
@@ -36,8 +37,6 @@ pub struct Plan {
 pub struct Outcome {
     /// How long each acknowledged write waited, from the call of the SDK to its answer.
     pub waits: Histogram,
-    /// The longest of them.
-    pub longest: Duration,
     /// Writes that the SDK gave up.
     pub errors: u64,
     /// The first of them.
@@ -70,7 +69,7 @@ pub async fn run(cluster: &mut Cluster, plan: Plan) -> anyhow::Result<Outcome> {
             // Half of them ask the leader, as the SDK does by itself; the others any node, as plain programs do.
             let follow = (number / CLIENTS_PER_CONNECTION).is_multiple_of(2);
             let options = Options::default().session(false).follow_leader(follow);
-            client = Some(Client::with_options(cluster.endpoints(), options)?);
+            client = Some(Client::with_options(cluster.addresses(System::Sdk), options)?);
         }
         let client = client.clone().context("no client")?;
         tasks.spawn(write(client, number, plan.value_bytes, Arc::clone(&over)));
@@ -86,11 +85,10 @@ pub async fn run(cluster: &mut Cluster, plan: Plan) -> anyhow::Result<Outcome> {
     }
     over.store(true, Ordering::Release);
     all.elapsed = begun.elapsed();
-    let reader = Client::connect(cluster.endpoints())?;
+    let reader = Client::connect(cluster.addresses(System::Sdk))?;
     while let Some(tally) = tasks.join_next().await {
         let Tally { key, acknowledged, outcome } = tally.context("a client stopped")?;
         all.waits.merge(&outcome.waits);
-        all.longest = all.longest.max(outcome.longest);
         all.errors += outcome.errors;
         all.first_error = all.first_error.or(outcome.first_error);
         all.lost += outcome.lost;
@@ -117,9 +115,7 @@ async fn write(client: Client, number: usize, value_bytes: usize, over: Arc<Atom
         };
         match client.set(request).await {
             Ok(answer) => {
-                let waited = started.elapsed();
-                outcome.waits.record(waited);
-                outcome.longest = outcome.longest.max(waited);
+                outcome.waits.record(started.elapsed());
                 acknowledged += 1;
                 let found = answer.entry.map_or(0, |entry| entry.version);
                 if found <= version {

@@ -1,4 +1,4 @@
-//! What a run costs the servers: CPU time of their processes, and log entries and fsyncs from their metrics.
+//! What a run costs the servers: CPU time and memory of their processes, and log entries and fsyncs from their metrics.
 
 use std::time::Duration;
 
@@ -6,50 +6,108 @@ use anyhow::{Context as _, bail};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
-const ENTRIES: &str = "llm_config_raft_log_entries_appended_total";
-const FSYNCS: &str = "llm_config_raft_log_fsync_duration_seconds_count";
 const SCRAPE_TIMEOUT: Duration = Duration::from_secs(5);
 const SCRAPE_BYTES_MAX: u64 = 16 << 20;
 
+/// The metrics in which a server counts what it makes durable.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Names {
+    /// Log entries.
+    pub entries: &'static str,
+    /// Fsyncs of the log.
+    pub fsyncs: &'static str,
+}
+
+/// Those of LLM Config Manager.
+pub const LLM_CONFIG: Names = Names {
+    entries: "llm_config_raft_log_entries_appended_total",
+    fsyncs: "llm_config_raft_log_fsync_duration_seconds_count",
+};
+
+/// Those of etcd: each node counts what it has applied, which it has written to its log before.
+pub const ETCD: Names = Names {
+    entries: "etcd_server_proposals_applied_total",
+    fsyncs: "etcd_disk_wal_fsync_duration_seconds_count",
+};
+
 /// Where to look: process ids on this machine, and addresses that serve `/metrics`. Either may be empty.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct Servers {
     /// Server processes.
     pub pids: Vec<i32>,
     /// `HOST:PORT` of each node's metrics.
     pub metrics: Vec<String>,
+    /// What they are called there.
+    pub names: Names,
 }
 
-/// Sums over all servers at one moment.
-#[derive(Debug, Clone, Copy)]
-pub struct Sample {
-    cpu_us: Option<f64>,
-    log: Option<Log>,
-}
-
-#[derive(Debug, Clone, Copy)]
-struct Log {
-    entries: f64,
-    fsyncs: f64,
-}
-
-/// What happened between two samples.
+/// Log entries and fsyncs of all servers.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Cost {
-    /// User and system time of all server processes.
-    pub cpu_us: Option<f64>,
-    /// Log entries that one fsync made durable, on average; nothing when the log did not grow.
-    pub entries_per_fsync: Option<f64>,
+pub struct Log {
+    /// Entries written.
+    pub entries: f64,
+    /// Fsyncs.
+    pub fsyncs: f64,
+}
+
+impl Log {
+    /// What was added since.
+    #[must_use]
+    pub fn since(self, earlier: Self) -> Self {
+        Self { entries: self.entries - earlier.entries, fsyncs: self.fsyncs - earlier.fsyncs }
+    }
+
+    /// Entries that one fsync made durable, on average; nothing when the log did not grow.
+    #[must_use]
+    pub fn entries_per_fsync(self) -> Option<f64> {
+        (self.entries > 0.0 && self.fsyncs > 0.0).then(|| self.entries / self.fsyncs)
+    }
+}
+
+/// Memory of processes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Memory {
+    /// Resident bytes of all of them.
+    pub total: u64,
+    /// Of the largest.
+    pub largest: u64,
 }
 
 impl Servers {
-    /// Takes a sample. A process or metric that cannot be read is an error: a silent gap would be a wrong number.
-    pub async fn sample(&self) -> anyhow::Result<Sample> {
-        let log = self.log().await?;
-        Ok(Sample { cpu_us: cpu_us(&self.pids)?, log })
+    /// User and system time of all server processes so far, in microseconds; nothing without processes. One that cannot
+    /// be read is an error: a silent gap would be a wrong number.
+    ///
+    /// # Errors
+    /// When a process is gone.
+    pub fn cpu_us(&self) -> anyhow::Result<Option<f64>> {
+        let mut sum = None;
+        for &pid in &self.pids {
+            sum = Some(sum.unwrap_or(0.0) + cpu_us(pid)?);
+        }
+        Ok(sum)
     }
 
-    async fn log(&self) -> anyhow::Result<Option<Log>> {
+    /// Resident memory of all server processes now; nothing without processes.
+    ///
+    /// # Errors
+    /// When a process is gone.
+    pub fn memory(&self) -> anyhow::Result<Option<Memory>> {
+        let mut all = Vec::with_capacity(self.pids.len());
+        for &pid in &self.pids {
+            let status = procfs::process::Process::new(pid)
+                .and_then(|process| process.status())
+                .with_context(|| format!("cannot read the memory of process {pid}"))?;
+            all.push(status.vmrss.context("a process without memory")? * 1024);
+        }
+        let largest = all.iter().copied().max();
+        Ok(largest.map(|largest| Memory { total: all.iter().sum(), largest }))
+    }
+
+    /// What the servers have counted so far; nothing without addresses.
+    ///
+    /// # Errors
+    /// When one does not answer, or lacks the metrics.
+    pub async fn log(&self) -> anyhow::Result<Option<Log>> {
         if self.metrics.is_empty() {
             return Ok(None);
         }
@@ -58,45 +116,35 @@ impl Servers {
             let text = fetch(address, "/metrics").await?;
             let value =
                 |name| sum(&text, name).with_context(|| format!("{address} has no metric {name}"));
-            log.entries += value(ENTRIES)?;
-            log.fsyncs += value(FSYNCS)?;
+            log.entries += value(self.names.entries)?;
+            log.fsyncs += value(self.names.fsyncs)?;
         }
         Ok(Some(log))
     }
 }
 
-impl Sample {
-    /// The cost from this sample to a later one.
-    #[must_use]
-    pub fn until(&self, later: &Self) -> Cost {
-        let entries_per_fsync = self.log.zip(later.log).and_then(|(from, to)| {
-            let (entries, fsyncs) = (to.entries - from.entries, to.fsyncs - from.fsyncs);
-            (entries > 0.0 && fsyncs > 0.0).then(|| entries / fsyncs)
-        });
-        Cost {
-            cpu_us: self.cpu_us.zip(later.cpu_us).map(|(from, to)| to - from),
-            entries_per_fsync,
-        }
-    }
+/// User and system time of this program, in microseconds.
+///
+/// # Errors
+/// When `/proc` cannot be read.
+pub fn own_cpu_us() -> anyhow::Result<f64> {
+    cpu_us(i32::try_from(std::process::id()).context("no process id")?)
 }
 
-fn cpu_us(pids: &[i32]) -> anyhow::Result<Option<f64>> {
-    if pids.is_empty() {
-        return Ok(None);
-    }
-    let mut ticks = 0;
-    for &pid in pids {
-        let stat = procfs::process::Process::new(pid)
-            .and_then(|process| process.stat())
-            .with_context(|| format!("cannot read the CPU time of process {pid}"))?;
-        ticks += stat.utime + stat.stime;
-    }
+fn cpu_us(pid: i32) -> anyhow::Result<f64> {
+    let stat = procfs::process::Process::new(pid)
+        .and_then(|process| process.stat())
+        .with_context(|| format!("cannot read the CPU time of process {pid}"))?;
+    let ticks = stat.utime + stat.stime;
     #[allow(clippy::cast_precision_loss, reason = "ticks of a process are far below 2^52")]
-    Ok(Some(ticks as f64 * 1e6 / procfs::ticks_per_second() as f64))
+    Ok(ticks as f64 * 1e6 / procfs::ticks_per_second() as f64)
 }
 
 /// The body of a page that answers 200.
-pub(crate) async fn fetch(address: &str, path: &str) -> anyhow::Result<String> {
+///
+/// # Errors
+/// When it does not come, or says something else.
+pub async fn fetch(address: &str, path: &str) -> anyhow::Result<String> {
     tokio::time::timeout(SCRAPE_TIMEOUT, scrape(address, path))
         .await
         .with_context(|| format!("{address} does not answer"))?
@@ -142,28 +190,35 @@ mod tests {
         llm_config_raft_log_fsync_duration_seconds_count 10\nllm_config_raft_log_fsync_duration_seconds_count_other 99\n\
         llm_config_raft_log_entries_appended_total{kind=\"a}b\"} 30\nllm_config_raft_log_entries_appended_total{kind=\"c\"} 12 1700000000\n";
 
+    fn servers(pids: Vec<i32>, metrics: Vec<String>) -> Servers {
+        Servers { pids, metrics, names: LLM_CONFIG }
+    }
+
     #[test]
     fn metrics_are_summed_over_their_series() {
-        assert_eq!(sum(TEXT, FSYNCS), Some(10.0));
-        assert_eq!(sum(TEXT, ENTRIES), Some(42.0));
+        assert_eq!(sum(TEXT, LLM_CONFIG.fsyncs), Some(10.0));
+        assert_eq!(sum(TEXT, LLM_CONFIG.entries), Some(42.0));
         assert_eq!(sum(TEXT, "absent"), None);
     }
 
     #[test]
-    fn the_cost_is_the_difference() {
-        let at =
-            |cpu, entries, fsyncs| Sample { cpu_us: Some(cpu), log: Some(Log { entries, fsyncs }) };
-        let cost = at(100.0, 10.0, 5.0).until(&at(350.0, 50.0, 15.0));
-        assert_eq!((cost.cpu_us, cost.entries_per_fsync), (Some(250.0), Some(4.0)));
-        assert_eq!(at(0.0, 1.0, 1.0).until(&at(0.0, 1.0, 2.0)).entries_per_fsync, None);
+    fn the_log_grows_by_the_difference() {
+        let at = |entries, fsyncs| Log { entries, fsyncs };
+        assert_eq!(at(50.0, 15.0).since(at(10.0, 5.0)), at(40.0, 10.0));
+        assert_eq!(at(40.0, 10.0).entries_per_fsync(), Some(4.0));
+        assert_eq!(at(0.0, 1.0).entries_per_fsync(), None);
     }
 
     #[test]
-    fn cpu_time_of_this_process_is_readable_and_a_missing_one_is_an_error() {
-        let own = i32::try_from(std::process::id()).unwrap();
-        assert!(cpu_us(&[own]).unwrap().is_some());
-        assert_eq!(cpu_us(&[]).unwrap(), None);
-        assert!(cpu_us(&[i32::MAX]).is_err());
+    fn this_process_has_cpu_time_and_memory_and_a_missing_one_is_an_error() {
+        let own = servers(vec![i32::try_from(std::process::id()).unwrap()], Vec::new());
+        assert!(own.cpu_us().unwrap().is_some());
+        let memory = own.memory().unwrap().unwrap();
+        assert!(memory.total > 100_000 && memory.total == memory.largest, "{memory:?}");
+        let none = servers(Vec::new(), Vec::new());
+        assert!(none.cpu_us().unwrap().is_none() && none.memory().unwrap().is_none());
+        let missing = servers(vec![i32::MAX], Vec::new());
+        assert!(missing.cpu_us().is_err() && missing.memory().is_err());
     }
 
     #[tokio::test]
@@ -178,8 +233,7 @@ mod tests {
             let answer = format!("HTTP/1.0 200 OK\r\ncontent-type: text/plain\r\n\r\n{TEXT}");
             socket.write_all(answer.as_bytes()).await.unwrap();
         });
-        let servers = Servers { metrics: vec![address], ..Servers::default() };
-        let log = servers.log().await.unwrap().unwrap();
+        let log = servers(Vec::new(), vec![address]).log().await.unwrap().unwrap();
         assert_eq!((log.entries, log.fsyncs), (42.0, 10.0));
     }
 }
