@@ -22,7 +22,7 @@ use crate::client::Recorder;
 use crate::lab::disk::Unsynced;
 use crate::lab::leak::Needles;
 use crate::lab::net::Port;
-use crate::lab::{self, Lab, command, net};
+use crate::lab::{self, Lab, ballast, command, net};
 use crate::nemesis::{self, Active, Class, Outcome, Plan, Planned};
 use crate::report::{Checked, Report, Struck, Verdict};
 use crate::workload::{self, Work, Workload};
@@ -266,7 +266,8 @@ impl Drive<'_> {
         }
         if self.wish.faults.contains(&Class::Snapshot) {
             let mut chance = StdRng::seed_from_u64(self.wish.seed);
-            self.lab.load(|| chance.random())?;
+            let leader = self.lab.wait_leader(FOUND_TIMEOUT)?;
+            ballast::load(self.lab.node(leader)?.http(), || chance.random())?;
         }
         self.say("the cluster serves");
         let mut work = {

@@ -2,6 +2,7 @@
 //!
 //! Everything is named after the run, written to the run file before it is made, and taken away when the lab is dropped.
 
+pub mod ballast;
 pub mod command;
 pub mod control;
 pub mod disk;
@@ -45,9 +46,6 @@ const DISK_MEBIBYTES: u64 = 384;
 const DISK_RESERVE: &str = "32MiB";
 /// Log entries between two snapshots, where there are to be many: builds for tests take notice of it.
 const SNAPSHOT_ENTRIES: (&str, &str) = ("LLM_CONFIG_TEST_SNAPSHOT_ENTRIES", "300");
-/// What [`Lab::load`] puts in, so that a snapshot takes its time.
-pub const BALLAST_BYTES: u64 = 6 * BALLAST_VALUE as u64;
-const BALLAST_VALUE: usize = 512 * 1024;
 /// The token that the cluster is founded with. It opens nothing else, and the lab's network leads nowhere.
 pub const ADMINISTRATOR: &str = "lcjl-administrator-of-a-cluster-that-nobody-else-reaches";
 const ADMINISTRATOR_FILE: &str = "administrator";
@@ -57,8 +55,6 @@ const MASTER_KEY: &str = "bGNqbCBtYXN0ZXIga2V5IG9mIGEgdGVzdCBjbHVzdGU=";
 const POLL: Duration = Duration::from_millis(50);
 /// The exit code of a server that does not start on what it finds on its disk.
 const REFUSED: i32 = 3;
-/// How long the cluster may take to find the leader that takes the ballast.
-const LOAD_TIMEOUT: Duration = Duration::from_secs(20);
 /// How long a fault that is over may still end a node: what failed is noticed, the node drains and closes its files.
 const RECOVER: Duration = Duration::from_secs(20);
 
@@ -312,25 +308,6 @@ impl Lab {
         }
         self.tell_targets();
         self.wait_converged(timeout).map(drop)
-    }
-
-    /// Stores what makes snapshots large, beside what clients do. `chance` is noise, so that it stays as large as it is.
-    ///
-    /// # Errors
-    /// When the cluster does not take it.
-    pub fn load(&self, mut chance: impl FnMut() -> u64) -> anyhow::Result<()> {
-        let leader = self.wait_leader(LOAD_TIMEOUT)?;
-        let node = self.nodes.iter().find(|node| node.place == leader).context("no such place")?;
-        for number in 0..BALLAST_BYTES / BALLAST_VALUE as u64 {
-            let mut value = String::with_capacity(BALLAST_VALUE);
-            while value.len() < BALLAST_VALUE {
-                value += &format!("{:016x}", chance());
-            }
-            let path = format!("/api/v1/configs/jl-ballast/b{number}");
-            let body = serde_json::json!({ "value": value, "env": "production" });
-            control::change(node.http(), "PUT", &path, Some(&body))?;
-        }
-        Ok(())
     }
 
     /// The places whose nodes are in the cluster.

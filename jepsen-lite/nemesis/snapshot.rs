@@ -13,7 +13,7 @@ use rand::seq::IndexedRandom as _;
 use super::{Active, Evidence, Outcome, Strike};
 use crate::lab::disk::Unsynced;
 use crate::lab::net::{Cut, Port};
-use crate::lab::{BALLAST_BYTES, Lab, control};
+use crate::lab::{Lab, ballast, control};
 
 /// Slow enough that a snapshot takes seconds, fast enough for heartbeats beside it.
 const RATE: &str = "6mbit";
@@ -68,7 +68,7 @@ pub(super) fn install(strike: &mut Strike<'_>) -> anyhow::Result<Outcome> {
     let Some(place) = followers.choose(strike.chance).copied() else { return Strike::skipped() };
     let all = [How::Kill, How::Power, How::Leader, How::Partition];
     let how = *all.choose(strike.chance).context("no way to end a transfer")?;
-    let wanted = BALLAST_BYTES * strike.chance.random_range(5..60) / 100;
+    let wanted = ballast::BYTES * strike.chance.random_range(5..60) / 100;
     let killed = strike.chance.random_bool(0.5);
     let had = control::view(strike.lab.node(place)?.http()).map_or(0, |view| view.last_log_index);
     let held = if killed {
@@ -165,7 +165,7 @@ impl Interrupted {
         }
         // Less than the ballast alone, and more is missing than the network may still hold: it was not complete.
         let bytes = arrived(data).unwrap_or(0);
-        self.bit = bytes > 0 && bytes < BALLAST_BYTES;
+        self.bit = bytes > 0 && bytes < ballast::BYTES;
         let by = match (down, self.how) {
             (None, _) => "cut off from the others".to_owned(),
             (Some(place), How::Power) => {
