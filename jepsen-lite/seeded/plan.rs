@@ -5,7 +5,7 @@ use std::fmt;
 use clap::ValueEnum as _;
 use llm_config_bugs::Bug;
 
-use crate::nemesis::Class::{self, DiskError, Kill, Partition, Pause, Rolling};
+use crate::nemesis::Class::{self, DiskError, Kill, Partition, Rolling};
 use crate::report::{Report, Verdict};
 use crate::run::class_name;
 use crate::workload::Workload;
@@ -133,7 +133,6 @@ pub const fn plan(bug: Bug) -> Plan {
     match bug {
         Bug::WalNotSynced => Plan::peace("the log is written and not synced", &[Checker("durability")]),
         Bug::VoteNotStored => Plan::peace("votes are not stored", &[ENDED]).under(&[Kill], 5),
-        Bug::VoteForEverybody => Plan::peace("a vote for whoever asks", &[Checker("durability"), Checker("linearizable"), Checker("revision"), ENDED]).under(&[Pause], 10),
         Bug::LogEntryNotWritten => Plan::peace("one log entry of a hundred is not written", &[ENDED]).under(&[Kill], 5),
         Bug::LogErrorSwallowed => Plan::peace("a failed write of the log is called done", &[Wrong("goes on although its syncs fail"), Checker("durability")]).under(&[DiskError], 5),
         Bug::AppliedApartFromData => Plan::peace("the applied position is stored apart from the data", &[Checker("replica"), Checker("counter"), Checker("revision")]).under(&[Rolling], 3),

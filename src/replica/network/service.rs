@@ -5,7 +5,6 @@ use std::time::{Duration, Instant};
 
 use futures::stream::BoxStream;
 use futures::{Stream, StreamExt as _};
-use llm_config_bugs::{Bug, active};
 use llm_config_domain::COMMAND_FORMAT;
 use llm_config_proto::internal as pb;
 use llm_config_proto::internal::replication_server::{Replication, ReplicationServer};
@@ -28,7 +27,7 @@ use crate::form::{ENTRIES_FORMAT, NewerForm};
 use crate::local::Sent;
 use crate::node::Node;
 use crate::storage::directory::Identity;
-use crate::types::{Types, Vote};
+use crate::types::Types;
 use crate::{membership, propose, read};
 
 /// Longest time that a peer may let a write wait, whatever it asks for.
@@ -255,10 +254,7 @@ pub(crate) fn vote_from_proto(message: pb::VoteRequest) -> Result<VoteRequest<Ty
     Ok(request)
 }
 
-fn vote_reply(mut reply: VoteResponse<Types>, asked: Vote) -> Response<pb::VoteReply> {
-    if active(Bug::VoteForEverybody) && asked > reply.vote {
-        (reply.vote, reply.vote_granted) = (asked, true);
-    }
+fn vote_reply(reply: &VoteResponse<Types>) -> Response<pb::VoteReply> {
     Response::new(pb::VoteReply {
         vote: Some(vote_to_proto(&reply.vote)),
         granted: reply.vote_granted,
@@ -328,9 +324,8 @@ impl Replication for Service {
     ) -> Result<Response<pb::VoteReply>, Status> {
         self.check(&request)?;
         let message = vote_from_proto(request.into_inner())?;
-        let asked = message.vote;
         let reply = self.node.raft.vote(message).await.map_err(unavailable)?;
-        Ok(vote_reply(reply, asked))
+        Ok(vote_reply(&reply))
     }
 
     async fn pre_vote(
@@ -339,9 +334,8 @@ impl Replication for Service {
     ) -> Result<Response<pb::VoteReply>, Status> {
         self.check(&request)?;
         let message = vote_from_proto(request.into_inner())?;
-        let asked = message.vote;
         let reply = self.node.raft.pre_vote(message).await.map_err(unavailable)?;
-        Ok(vote_reply(reply, asked))
+        Ok(vote_reply(&reply))
     }
 
     async fn transfer_leader(
