@@ -37,8 +37,6 @@ bugs! {
     WalNotSynced = "wal-not-synced",
     /// A vote is granted and forgotten with the process.
     VoteNotStored = "vote-not-stored",
-    /// A vote is granted to whoever asks, however short its log.
-    VoteForEverybody = "vote-for-everybody",
     /// One entry of a hundred is acknowledged and not written.
     LogEntryNotWritten = "log-entry-not-written",
     /// A failed write of the log is reported as done.

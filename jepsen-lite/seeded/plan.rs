@@ -133,13 +133,12 @@ pub const fn plan(bug: Bug) -> Plan {
     match bug {
         Bug::WalNotSynced => Plan::peace("the log is written and not synced", &[Checker("durability")]),
         Bug::VoteNotStored => Plan::peace("votes are not stored", &[ENDED]).under(&[Kill], 5),
-        Bug::VoteForEverybody => Plan::peace("a vote for whoever asks", &[Checker("durability"), Checker("linearizable"), Checker("revision"), ENDED]).under(&[Partition], 10),
         Bug::LogEntryNotWritten => Plan::peace("one log entry of a hundred is not written", &[ENDED]).under(&[Kill], 5),
         Bug::LogErrorSwallowed => Plan::peace("a failed write of the log is called done", &[Wrong("goes on although its syncs fail"), Checker("durability")]).under(&[DiskError], 5),
         Bug::AppliedApartFromData => Plan::peace("the applied position is stored apart from the data", &[Checker("replica"), Checker("counter"), Checker("revision")]).under(&[Rolling], 3),
         Bug::MembersNotStored => Plan::peace("the applied members are not stored", &[Wrong("does not heal"), ENDED]).under(&[Rolling], 3).snapshots(100),
         Bug::SnapshotWithoutTable => Plan::peace("a snapshot is installed without a table", &[Checker("replica"), Checker("durability"), Checker("revision")]).under(&[Kill], 5).snapshots(100),
-        Bug::InstallNotTold => Plan::peace("cache and watches are not told of an installed snapshot", &[Checker("revision"), Checker("watch"), Checker("linearizable")]).under(&[Partition], 5).snapshots(100),
+        Bug::InstallNotTold => Plan::peace("cache and watches are not told of an installed snapshot", &[Checker("revision"), Checker("watch"), Checker("linearizable")]).under(&[Partition], 12).snapshots(100),
         Bug::LastOfBatchTold => Plan::peace("of a batch only the last change is told", &[Checker("watch"), Checker("revision")]),
         Bug::ViewNotPinned => Plan::peace("a list is newer than its revision", &[Checker("revision"), Checker("txn"), Checker("replica")]),
         Bug::ReadWithoutQuorum => Plan::peace("the leader does not ask whether it still leads", &[Checker("linearizable"), Checker("revision")]).under(&[Partition], 10),
@@ -172,7 +171,7 @@ pub const fn plan(bug: Bug) -> Plan {
         Bug::WatchSplits => Plan::peace("a watch splits a revision", &[Checker("watch")]),
         Bug::WatchWithoutDeletes => Plan::peace("a watch leaves out deletions", &[Checker("watch")]),
         Bug::WatchBookmarkAhead => Plan::peace("a bookmark is ahead of what was delivered", &[Checker("watch")]).under(&[Rolling], 3),
-        Bug::WatchSkipsToNow => Plan::peace("a watch that is behind goes on with the newest", &[Checker("watch")]).under(&[Partition], 5).snapshots(100),
+        Bug::WatchSkipsToNow => Plan::peace("a watch that is behind goes on with the newest", &[Checker("watch")]).under(&[Partition], 12).snapshots(100),
     }
     .seed(1)
 }

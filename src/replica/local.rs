@@ -7,6 +7,9 @@ use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use llm_config_tls::{Failures, NodeTls};
+use openraft::alias::WatchReceiverOf;
+use openraft::async_runtime::watch::WatchReceiver as _;
+use openraft::{Instant as _, RaftMetrics};
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
@@ -16,6 +19,7 @@ use crate::form::NewerForm;
 use crate::storage::directory::Identity;
 use crate::storage::state;
 use crate::timings::{Peers, SnapshotTimings};
+use crate::types::Types;
 
 /// This node, as its transport needs it.
 pub(crate) struct Local {
@@ -34,6 +38,7 @@ pub(crate) struct Local {
     pub(crate) peers: Peers,
     pub(crate) snapshots_sent: SnapshotTimings,
     failure: watch::Sender<Option<Failure>>,
+    raft: OnceLock<WatchReceiverOf<Types, RaftMetrics<Types>>>,
 }
 
 /// What secures the connections between nodes, and who tells of those that it turned away.
@@ -122,11 +127,29 @@ impl Local {
             peers: Peers::default(),
             snapshots_sent: SnapshotTimings::new(),
             failure: watch::Sender::new(None),
+            raft: OnceLock::new(),
         }
     }
 
     pub(crate) fn node_id(&self) -> u64 {
         self.identity.node_id
+    }
+
+    /// The Raft core runs: what it says of itself is known from now on.
+    pub(crate) fn runs(&self, raft: WatchReceiverOf<Types, RaftMetrics<Types>>) {
+        if self.raft.set(raft).is_err() {
+            tracing::debug!("the core was known already");
+        }
+    }
+
+    /// For how long no majority has answered this node as the leader that it is; as long as can be when none has yet.
+    pub(crate) fn unconfirmed(&self) -> Duration {
+        let Some(raft) = self.raft.get() else { return Duration::MAX };
+        let metrics = raft.borrow_watched();
+        if metrics.membership_config.voter_ids().count() == 1 {
+            return Duration::ZERO;
+        }
+        metrics.last_quorum_acked.map_or(Duration::MAX, |acked| acked.elapsed())
     }
 
     /// From the state, or, before it has been replayed, from the identity file.
@@ -196,6 +219,8 @@ pub(crate) struct Sent {
     pub(crate) term: u64,
     pub(crate) node: u64,
     pub(crate) ms: u64,
+    /// For how long no majority had answered it then: as long as that, another may have led.
+    pub(crate) unconfirmed: Duration,
 }
 
 /// How long the messages of a leader are on their way, as far as that can be told without its clock.
@@ -280,7 +305,9 @@ impl Contacts {
         let mut caught_up = self.caught_up.lock();
         caught_up.settle(applied);
         let age = match sent {
-            Some(sent) => caught_up.way.age(sent, now, now_ms),
+            Some(sent) => {
+                caught_up.way.age(sent, now, now_ms).map(|age| age.saturating_add(sent.unconfirmed))
+            }
             None => Some(Duration::ZERO),
         };
         let (Some(commit), Some(at)) = (commit, age.and_then(|age| now.checked_sub(age))) else {
@@ -390,7 +417,7 @@ mod tests {
         let start = Instant::now();
         let mut way = Way::default();
         let mut read = |sent_ms: u64, read_ms: u64| {
-            let sent = Sent { term: 2, node: 1, ms: 7_000_000 + sent_ms };
+            let sent = Sent { term: 2, node: 1, ms: 7_000_000 + sent_ms, unconfirmed: Duration::ZERO };
             way.age(sent, start + Duration::from_millis(read_ms), read_ms)
         };
         let age = |ms| Some(Duration::from_millis(ms));
@@ -410,7 +437,7 @@ mod tests {
         let start = Instant::now();
         let mut way = Way::default();
         let mut read = |term, sent_ms: u64, read_ms: u64| {
-            let sent = Sent { term, node: 1, ms: sent_ms };
+            let sent = Sent { term, node: 1, ms: sent_ms, unconfirmed: Duration::ZERO };
             way.age(sent, start + Duration::from_millis(read_ms), read_ms)
         };
         assert_eq!(read(1, 100, 3_100), None);
@@ -428,7 +455,7 @@ mod tests {
         let mut oldest = Duration::ZERO;
         // A day in which one clock gains 100 parts in a million.
         for round in 0..86_400_u64 {
-            let sent = Sent { term: 1, node: 1, ms: 1_000 + round * 1_000 };
+            let sent = Sent { term: 1, node: 1, ms: 1_000 + round * 1_000, unconfirmed: Duration::ZERO };
             let read_ms = 1_000 + round * 1_000 + round / 10;
             if let Some(age) = way.age(sent, start + Duration::from_millis(read_ms), read_ms) {
                 oldest = oldest.max(age);

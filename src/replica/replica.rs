@@ -120,6 +120,7 @@ impl Replica {
                 )
             }))
         })?;
+        local.runs(raft.metrics());
         let node = Arc::new(Node::new(local, raft, log, directory));
         reclaim::measure(&node).await;
 
@@ -277,15 +278,8 @@ impl Replica {
 
     /// On the leader: how long ago a quorum answered it. Outer `None` on other nodes.
     fn quorum_age(&self) -> Option<Option<Duration>> {
-        let metrics = self.inner.node.raft.metrics();
-        let metrics = metrics.borrow_watched();
-        if metrics.state != ServerState::Leader {
-            return None;
-        }
-        if metrics.membership_config.voter_ids().count() == 1 {
-            return Some(Some(Duration::ZERO));
-        }
-        Some(metrics.last_quorum_acked.map(|acked| acked.elapsed()))
+        let node = &self.inner.node;
+        node.leads().then(|| Some(node.local.unconfirmed()).filter(|age| *age < Duration::MAX))
     }
 
     /// This node.

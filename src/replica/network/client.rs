@@ -274,13 +274,18 @@ fn last_log_id(message: &AppendEntriesRequest<Types>) -> Option<crate::types::Lo
 }
 
 fn append_to_proto(message: AppendEntriesRequest<Types>, local: &Local) -> pb::AppendRequest {
+    // The time first: what is acknowledged by then has been applied by then.
+    let sent_ms = local.contacts.now();
+    let sent_applied = local.state.progress().index;
     pb::AppendRequest {
         vote: Some(vote_to_proto(&message.vote)),
         prev_log_id: message.prev_log_id.as_ref().map(log_id_to_proto),
         entries: message.entries.iter().map(entry_to_proto).collect(),
         leader_commit: message.leader_commit.as_ref().map(log_id_to_proto),
         format: ENTRIES_FORMAT,
-        sent_ms: local.contacts.now(),
+        sent_ms,
+        sent_applied,
+        unconfirmed_ms: u64::try_from(local.unconfirmed().as_millis()).unwrap_or(u64::MAX),
     }
 }
 

@@ -5,7 +5,6 @@ use std::time::{Duration, Instant};
 
 use futures::stream::BoxStream;
 use futures::{Stream, StreamExt as _};
-use llm_config_bugs::{Bug, active};
 use llm_config_domain::COMMAND_FORMAT;
 use llm_config_proto::internal as pb;
 use llm_config_proto::internal::replication_server::{Replication, ReplicationServer};
@@ -212,12 +211,18 @@ struct Named {
 impl Named {
     fn by(message: &pb::AppendRequest) -> Self {
         let Some(vote) = &message.vote else { return Self::default() };
-        let leader = Sent { term: vote.term, node: vote.node_id, ms: message.sent_ms };
+        let leader = Sent {
+            term: vote.term,
+            node: vote.node_id,
+            ms: message.sent_ms,
+            unconfirmed: Duration::from_millis(message.unconfirmed_ms),
+        };
         let commit = message.leader_commit.as_ref();
         Self {
+            // What the message names may be older than the message: it was made before it was sent.
             commit: commit
                 .filter(|commit| (commit.term, commit.node_id) == (leader.term, leader.node))
-                .map(|commit| commit.index),
+                .map(|commit| commit.index.max(message.sent_applied)),
             sent: (leader.ms > 0).then_some(leader),
         }
     }
@@ -257,10 +262,7 @@ pub(crate) fn vote_from_proto(message: pb::VoteRequest) -> Result<VoteRequest<Ty
     Ok(request)
 }
 
-fn vote_reply(mut reply: VoteResponse<Types>, asked: Vote) -> Response<pb::VoteReply> {
-    if active(Bug::VoteForEverybody) && asked > reply.vote {
-        (reply.vote, reply.vote_granted) = (asked, true);
-    }
+fn vote_reply(reply: &VoteResponse<Types>) -> Response<pb::VoteReply> {
     Response::new(pb::VoteReply {
         vote: Some(vote_to_proto(&reply.vote)),
         granted: reply.vote_granted,
@@ -330,9 +332,8 @@ impl Replication for Service {
     ) -> Result<Response<pb::VoteReply>, Status> {
         self.check(&request)?;
         let message = vote_from_proto(request.into_inner())?;
-        let asked = message.vote;
         let reply = self.node.raft.vote(message).await.map_err(unavailable)?;
-        Ok(vote_reply(reply, asked))
+        Ok(vote_reply(&reply))
     }
 
     async fn pre_vote(
@@ -341,9 +342,8 @@ impl Replication for Service {
     ) -> Result<Response<pb::VoteReply>, Status> {
         self.check(&request)?;
         let message = vote_from_proto(request.into_inner())?;
-        let asked = message.vote;
         let reply = self.node.raft.pre_vote(message).await.map_err(unavailable)?;
-        Ok(vote_reply(reply, asked))
+        Ok(vote_reply(&reply))
     }
 
     async fn transfer_leader(
