@@ -266,7 +266,7 @@ impl Drive<'_> {
         }
         if self.wish.faults.contains(&Class::Snapshot) {
             let mut chance = StdRng::seed_from_u64(self.wish.seed);
-            let leader = self.lab.wait_leader(FOUND_TIMEOUT)?;
+            let leader = self.lab.wait_leader(self.wish.heal)?;
             ballast::load(self.lab.node(leader)?.http(), || chance.random())?;
         }
         self.say("the cluster serves");

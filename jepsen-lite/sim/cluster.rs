@@ -187,7 +187,7 @@ impl Cluster {
         self.sim.set_fail_rate(rate);
         if rate == 0.0 {
             // What was broken by chance is not repaired by it any more.
-            self.shapes.clear();
+            self.shapes.retain(|_, shape| *shape == Shape::Held);
         }
     }
 

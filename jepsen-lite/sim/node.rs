@@ -263,9 +263,13 @@ impl Software {
         let socket = turmoil::net::TcpListener::bind(("0.0.0.0", PORT)).await?;
         let (arrived, arriving) = mpsc::channel(ARRIVING_MAX);
         tokio::spawn(async move {
-            while let Ok((stream, _)) = socket.accept().await {
-                // One that finds no room is closed.
-                drop(arrived.try_send(Connection::new(stream)));
+            loop {
+                match socket.accept().await {
+                    // One that finds no room is closed.
+                    Ok((stream, _)) => drop(arrived.try_send(Connection::new(stream))),
+                    // Whoever came is gone again.
+                    Err(_) => tokio::time::sleep(Duration::from_millis(1)).await,
+                }
             }
         });
         let listener = Listener::new(address(self.id), arriving);

@@ -16,8 +16,8 @@ pub enum Mistake {
     VoteNotSynced,
     /// Log entries are not synced.
     EntriesNotSynced,
-    /// Of a batch that a crash cut, a part is taken.
-    BatchesTorn,
+    /// After a restart, the last record of the log's write-ahead log is missing.
+    RecoveryLacksRecord,
     /// A snapshot lacks a value.
     SnapshotsLackValues,
     /// What is called linearizable is read at once.

@@ -108,7 +108,7 @@ fn make_mistake(mistake: Option<Mistake>) {
         Some(Mistake::DiskSyncsNothing) => disk::set_defect(Some(disk::Defect::SyncsNothing)),
         Some(Mistake::VoteNotSynced) => set_defect(Some(Defect::VoteNotSynced)),
         Some(Mistake::EntriesNotSynced) => set_defect(Some(Defect::EntriesNotSynced)),
-        Some(Mistake::BatchesTorn) => set_defect(Some(Defect::BatchesTorn)),
+        Some(Mistake::RecoveryLacksRecord) => set_defect(Some(Defect::RecoveryLacksRecord)),
         Some(Mistake::SnapshotsLackValues) => set_defect(Some(Defect::CheckpointsLackValues)),
         // Made where answers are given, and where questions are asked.
         Some(Mistake::ReadsUnconfirmed | Mistake::RetriesUnmarked | Mistake::AnswersEarly)
@@ -148,9 +148,9 @@ impl Run {
             self.violations.push(violation);
             Totals::default()
         });
-        let mut violations = std::mem::take(&mut self.violations);
-        violations.append(&mut self.invariants.violations);
+        let mut violations = std::mem::take(&mut self.invariants.violations);
         violations.append(&mut self.nemesis.violations);
+        violations.append(&mut self.violations);
         Verdict { totals, violations }
     }
 
@@ -184,7 +184,7 @@ impl Run {
         if self.invariants.violations.is_empty() && self.nemesis.violations.is_empty() {
             Ok(answers)
         } else {
-            Err(format!("in tick {}", self.cluster.tick))
+            Err(format!("all that is in tick {}", self.cluster.tick))
         }
     }
 

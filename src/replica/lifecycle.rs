@@ -21,7 +21,7 @@ use crate::network::secure;
 use crate::network::service::Service;
 use crate::node::Node;
 use crate::observer::Observer;
-use crate::storage::directory::{Directory, Identity};
+use crate::storage::directory::{Directory, Identity, sync_dir};
 use crate::storage::log::LogStore;
 use crate::storage::rocks::RocksEngine;
 use crate::storage::state::StateMachine;
@@ -97,6 +97,8 @@ pub(crate) async fn open_storage(
         let state = StateMachine::open(Arc::clone(&directory), cache, observer)?;
         let engine = RocksEngine::open(&directory.log(), Some(Arc::clone(&directory)))?;
         let watermark = Watermark::open(&directory.watermark())?;
+        // What is synced in a new folder is worth nothing while the folder itself may be gone after a power cut.
+        sync_dir(directory.root())?;
         let log = LogStore::open(Arc::new(engine), Some(watermark), tuning.log_cache_bytes)?;
         state.cover(log.range())?;
         Ok((state, log))

@@ -9,7 +9,7 @@ use llm_config_archive::Summary;
 use llm_config_bugs::{Bug, active};
 use llm_config_domain::{Applied, Command, Node as Registration};
 use openraft::async_runtime::watch::WatchReceiver as _;
-use openraft::{Instant as _, Raft, ServerState};
+use openraft::{Raft, ServerState};
 use rocksdb::statistics::Ticker;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;

@@ -226,7 +226,7 @@ fn load(folder: &Path, manifest: Manifest) -> Result<(Map, bool), Error> {
     // A checkpoint has none.
     let logged = manifest.log > 0
         && fs::exists(&log)?
-        && files::replay(&log, simulated::defect() == Some(Defect::BatchesTorn), &mut map)?;
+        && files::replay(&log, simulated::defect() == Some(Defect::RecoveryLacksRecord), &mut map)?;
     Ok((map, logged))
 }
 

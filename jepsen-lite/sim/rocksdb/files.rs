@@ -209,35 +209,24 @@ fn ops(body: &[u8]) -> Option<Vec<Op>> {
 }
 
 /// Applies the records of a write-ahead log up to a torn end. Whether there was any is returned.
-pub(crate) fn replay(path: &Path, keeps_torn: bool, map: &mut Map) -> Result<bool, Error> {
+pub(crate) fn replay(path: &Path, lacks_last: bool, map: &mut Map) -> Result<bool, Error> {
     let content = fs::read(path)?;
     let mut rest = content.as_slice();
-    let mut any = false;
+    let mut batches = Vec::new();
     while let Some(body) = unframed(&mut rest) {
         let Some(ops) = ops(body) else {
             return Err(Error::corruption(format!("{}: malformed record", path.display())));
         };
-        any = true;
-        for op in ops {
-            op.apply(map);
-        }
+        batches.push(ops);
     }
-    if keeps_torn {
-        replay_torn(rest, map);
+    let logged = !content.is_empty();
+    if lacks_last {
+        batches.pop();
     }
-    Ok(any || !rest.is_empty())
-}
-
-/// The deliberate mistake of taking the whole changes of a torn record.
-fn replay_torn(rest: &[u8], map: &mut Map) {
-    let mut body = rest.get(8..).unwrap_or_default();
-    while let Some((kind, mut behind)) = body.split_first() {
-        let (Some(key), Some(value)) = (take(&mut behind), take(&mut behind)) else { return };
-        if *kind == 0 {
-            Op::Put(key.into(), value.into()).apply(map);
-        }
-        body = behind;
+    for op in batches.iter().flatten() {
+        op.apply(map);
     }
+    Ok(logged)
 }
 
 /// Makes an empty write-ahead log.

@@ -13,8 +13,8 @@ pub enum Defect {
     VoteNotSynced,
     /// A batch without a vote is never synced by itself.
     EntriesNotSynced,
-    /// A batch of which a crash left a part is taken in part.
-    BatchesTorn,
+    /// After a restart, the last record of the write-ahead log is missing.
+    RecoveryLacksRecord,
     /// A checkpoint lacks the last of its values.
     CheckpointsLackValues,
 }

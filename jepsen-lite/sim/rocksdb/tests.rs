@@ -198,3 +198,15 @@ fn a_vote_that_is_not_synced_can_be_lost() {
     assert!(lost > 0);
     simulated::set_defect(None);
 }
+
+#[test]
+fn a_recovery_can_be_made_to_lack_a_record() {
+    let _alone = alone();
+    simulated::set_defect(Some(Defect::RecoveryLacksRecord));
+    fresh(1);
+    let db = open("/t/db");
+    put(&db, &[1], true, false);
+    put(&db, &[2], true, false);
+    assert_eq!(keys(&cut(db)), [1]);
+    simulated::set_defect(None);
+}

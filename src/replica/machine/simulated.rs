@@ -157,11 +157,10 @@ pub(crate) fn serve_queue<R: Send + 'static>(
     mut turn: impl FnMut(Result<R, RecvTimeoutError>, &Receiver<R>) -> bool + Send + 'static,
 ) -> io::Result<QueueThread> {
     let mut rested = Duration::ZERO;
-    let mut ended = false;
+    // Dropped at the end, as by a thread: whoever sends then is told.
+    let mut served = Some(queue);
     let turn: Turn = Box::new(move || {
-        if ended {
-            return Some(false);
-        }
+        let Some(queue) = &served else { return Some(false) };
         let first = match queue.try_recv() {
             Ok(first) => Ok(first),
             Err(TryRecvError::Disconnected) => Err(RecvTimeoutError::Disconnected),
@@ -172,8 +171,11 @@ pub(crate) fn serve_queue<R: Send + 'static>(
             }
         };
         rested = Duration::ZERO;
-        ended = !turn(first, &queue);
-        Some(!ended)
+        let goes_on = turn(first, queue);
+        if !goes_on {
+            served = None;
+        }
+        Some(goes_on)
     });
     let thread = QueueThread(Arc::new(Mutex::new(turn)));
     let turn = Arc::clone(&thread.0);

@@ -27,7 +27,7 @@ use crate::form::{ENTRIES_FORMAT, NewerForm};
 use crate::local::Sent;
 use crate::node::Node;
 use crate::storage::directory::Identity;
-use crate::types::{Types, Vote};
+use crate::types::Types;
 use crate::{machine, membership, propose, read};
 
 /// Longest time that a peer may let a write wait, whatever it asks for.
