@@ -269,8 +269,13 @@ impl Heard {
                 heard
                     .asked
                     .extend(operation.revision.map(|revision| (revision, operation.invoked_ns)));
-            } else if let (Some(completed_ns), Some(revision)) =
-                (operation.completed_ns, revision_of(operation))
+            } else if let (Some(_), Some(completed_ns), Some(revision)) =
+                // A transaction that only reads is carried out by the leader, wherever it is asked for.
+                (
+                    operation.call.read(),
+                    operation.completed_ns,
+                    revision_of(operation),
+                )
             {
                 heard.shown.entry(operation.node).or_default().push((completed_ns, revision));
             }

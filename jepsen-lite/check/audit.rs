@@ -7,8 +7,8 @@ use super::facts::{Facts, Index};
 use super::revision::changes;
 use super::{Findings, Limits, Verdict};
 use crate::history::{
-    Answer, AuditRecord, Call, Chain, Operation, Outcome, PERMISSION_DENIED, TxnOp, TxnResult,
-    UNAUTHENTICATED, requester,
+    Answer, AuditRecord, BALLAST, Call, Chain, Operation, Outcome, PERMISSION_DENIED, Target,
+    TxnOp, TxnResult, UNAUTHENTICATED, requester,
 };
 
 const DENIED: &str = "access.denied";
@@ -248,7 +248,11 @@ fn everything(facts: &Facts<'_>, (reader, records): Listed<'_>, found: &mut Find
         .flatten()
         .chain(records.iter().filter(|record| requester(&record.request).is_none()));
     let changes = |record: &&AuditRecord| {
-        let by_itself = record.what == "auth.bootstrap";
+        let laid_in = |target: &Target| {
+            target.key.strip_prefix(BALLAST).is_some_and(|rest| rest.starts_with('/'))
+        };
+        let by_itself = record.what == "auth.bootstrap"
+            || (!record.targets.is_empty() && record.targets.iter().all(laid_in));
         (record.what.starts_with("config.") || record.what.starts_with("auth.")) && !by_itself
     };
     if let Some(record) = nobodys.find(changes) {

@@ -13,8 +13,8 @@ pub use serde_json::Value;
 
 pub use file::{ReadError, Writer, read, read_file, write_file};
 pub use security::{
-    AuditRecord, Chain, MASK, Member, PERMISSION_DENIED, Policy, Right, Target, UNAUTHENTICATED,
-    request, requester, secret, secret_name, shown, shown_name,
+    AuditRecord, BALLAST, Chain, MASK, Member, PERMISSION_DENIED, Policy, Right, Target,
+    UNAUTHENTICATED, request, requester, secret, secret_name, shown, shown_name,
 };
 
 /// The form of the lines; a file of another one is refused.

@@ -95,6 +95,9 @@ impl Policy {
     }
 }
 
+/// What the lab stores by itself to make snapshots large is in this namespace, and in no history.
+pub const BALLAST: &str = "jl-ballast";
+
 /// A record of the audit log.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -2,6 +2,8 @@
 
 use std::net::SocketAddr;
 
+use jepsen_lite::history::BALLAST;
+
 use super::control;
 
 const VALUES: u64 = 6;
@@ -19,7 +21,7 @@ pub fn load(node: SocketAddr, mut chance: impl FnMut() -> u64) -> anyhow::Result
         while value.len() < VALUE_BYTES {
             value += &format!("{:016x}", chance());
         }
-        let path = format!("/api/v1/configs/jl-ballast/b{number}");
+        let path = format!("/api/v1/configs/{BALLAST}/b{number}");
         let body = serde_json::json!({ "value": value, "env": "production" });
         control::change(node, "PUT", &path, Some(&body))?;
     }

@@ -54,7 +54,7 @@ const MASTER_KEY_FILE: &str = "master-key";
 const MASTER_KEY: &str = "bGNqbCBtYXN0ZXIga2V5IG9mIGEgdGVzdCBjbHVzdGU=";
 const POLL: Duration = Duration::from_millis(50);
 /// The exit code of a server that does not start on what it finds on its disk.
-const REFUSED: i32 = 3;
+pub const REFUSED: i32 = 3;
 /// How long a fault that is over may still end a node: what failed is noticed, the node drains and closes its files.
 const RECOVER: Duration = Duration::from_secs(20);
 

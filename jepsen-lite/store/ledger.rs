@@ -368,6 +368,7 @@ mod tests {
             id: 1,
             process: 1,
             session: None,
+            token: None,
             node: 1,
             call,
             invoked_ns: 0,

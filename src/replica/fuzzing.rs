@@ -60,7 +60,7 @@ fn check_entry(message: pb::LogEntry) {
 pub fn append(data: &[u8]) {
     let Ok(message) = pb::AppendRequest::decode(data) else { return };
     let entries = message.entries.len();
-    let (format, sent_ms) = (message.format, message.sent_ms);
+    let sent = pb::AppendRequest { entries: Vec::new(), ..message.clone() };
     match append_from_proto(message) {
         Ok(append) => {
             assert_eq!(append.entries.len(), entries);
@@ -69,8 +69,7 @@ pub fn append(data: &[u8]) {
                 prev_log_id: append.prev_log_id.as_ref().map(log_id_to_proto),
                 entries: append.entries.iter().map(entry_to_proto).collect(),
                 leader_commit: append.leader_commit.as_ref().map(log_id_to_proto),
-                format,
-                sent_ms,
+                ..sent
             };
             let again = append_from_proto(message);
             assert!(again.is_ok_and(|again| {

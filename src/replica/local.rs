@@ -417,7 +417,8 @@ mod tests {
         let start = Instant::now();
         let mut way = Way::default();
         let mut read = |sent_ms: u64, read_ms: u64| {
-            let sent = Sent { term: 2, node: 1, ms: 7_000_000 + sent_ms, unconfirmed: Duration::ZERO };
+            let sent =
+                Sent { term: 2, node: 1, ms: 7_000_000 + sent_ms, unconfirmed: Duration::ZERO };
             way.age(sent, start + Duration::from_millis(read_ms), read_ms)
         };
         let age = |ms| Some(Duration::from_millis(ms));
@@ -455,7 +456,8 @@ mod tests {
         let mut oldest = Duration::ZERO;
         // A day in which one clock gains 100 parts in a million.
         for round in 0..86_400_u64 {
-            let sent = Sent { term: 1, node: 1, ms: 1_000 + round * 1_000, unconfirmed: Duration::ZERO };
+            let sent =
+                Sent { term: 1, node: 1, ms: 1_000 + round * 1_000, unconfirmed: Duration::ZERO };
             let read_ms = 1_000 + round * 1_000 + round / 10;
             if let Some(age) = way.age(sent, start + Duration::from_millis(read_ms), read_ms) {
                 oldest = oldest.max(age);

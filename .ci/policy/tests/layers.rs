@@ -292,8 +292,8 @@ const REPLICA: &[Allowed<'_>] = &[
     (
         "node",
         &[
-            "error", "local", "machine", "network", "read", "space", "status", "storage", "timings",
-            "types",
+            "error", "local", "machine", "network", "read", "space", "status", "storage",
+            "timings", "types",
         ],
     ),
     ("space", &["config", "status"]),
@@ -301,7 +301,14 @@ const REPLICA: &[Allowed<'_>] = &[
     (
         "storage",
         &[
-            "codec", "error", "failpoint", "form", "machine", "observer", "status", "timings",
+            "codec",
+            "error",
+            "failpoint",
+            "form",
+            "machine",
+            "observer",
+            "status",
+            "timings",
             "types",
         ],
     ),
