@@ -301,7 +301,7 @@ const REPLICA: &[Allowed<'_>] = &[
         ],
     ),
     ("space", &["config", "status"]),
-    ("local", &["config", "error", "form", "storage", "timings"]),
+    ("local", &["config", "error", "form", "storage", "timings", "types"]),
     (
         "storage",
         &[
