@@ -358,7 +358,7 @@ pub fn write(path: impl AsRef<Path>, content: impl AsRef<[u8]>) -> io::Result<()
 /// Copies a file.
 ///
 /// # Errors
-/// As [`read`] and [`write`].
+/// As [`read()`] and [`write()`].
 pub fn copy(from: impl AsRef<Path>, to: impl AsRef<Path>) -> io::Result<u64> {
     let content = read(from)?;
     write(to, &content)?;
