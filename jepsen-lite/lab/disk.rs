@@ -141,7 +141,7 @@ impl Disk {
         self.mount()?;
         let kept = fs::metadata(&canary).map_or(0, |found| found.len());
         if kept > 0 {
-            fs::remove_file(&canary)?;
+            fs::remove_file(&canary).context("cannot remove what should be gone")?;
         }
         Ok(match (written, kept) {
             (0, _) => Unsynced::Untried,
@@ -152,7 +152,8 @@ impl Disk {
 
     /// From now on every access fails, until it is mounted again.
     fn shut_down(&self) -> anyhow::Result<()> {
-        let root = File::open(&self.mount)?;
+        let root = File::open(&self.mount)
+            .with_context(|| format!("cannot open {}", self.mount.display()))?;
         // SAFETY: the kernel reads one u32 for this code and writes nothing back.
         #[expect(unsafe_code, reason = "rustix has no call of its own for this")]
         let done = unsafe { ioctl::ioctl(&root, Setter::<SHUTDOWN, u32>::new(NO_LOG_FLUSH)) };
@@ -200,7 +201,8 @@ impl Disk {
     /// When it cannot be written.
     pub fn written(&self) -> anyhow::Result<&Path> {
         if self.mounted {
-            rustix::fs::syncfs(File::open(&self.mount)?)?;
+            let root = File::open(&self.mount).context("cannot open the disk")?;
+            rustix::fs::syncfs(root).context("cannot sync the disk")?;
         }
         Ok(&self.image)
     }

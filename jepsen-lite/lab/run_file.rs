@@ -252,7 +252,7 @@ fn remove_group(path: &Path) -> anyhow::Result<()> {
 }
 
 fn is_mounted(path: &Path) -> anyhow::Result<bool> {
-    let mounts = fs::read_to_string("/proc/self/mounts")?;
+    let mounts = fs::read_to_string("/proc/self/mounts").context("cannot read the mounts")?;
     let is = |line: &str| line.split(' ').nth(1).is_some_and(|target| Path::new(target) == path);
     Ok(mounts.lines().any(is))
 }
