@@ -4,12 +4,13 @@
 //! after the process was killed, as the kernel's own tests do it: what was not synced is gone.
 
 use std::fs::{self, File};
-use std::io::Write as _;
+use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
+use rustix::io::Errno;
 use rustix::ioctl::{self, Setter, opcode};
 
 use super::command;
@@ -24,6 +25,8 @@ const FILLER: &str = "lcjl-filler";
 const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
 const POLL: Duration = Duration::from_millis(50);
 const CANARY_BYTES: usize = 64 * 1024;
+/// What every access to a file system gives that was shut down.
+const DEAD: i32 = Errno::IO.raw_os_error();
 
 /// The disk of a node.
 #[derive(Debug)]
@@ -137,12 +140,23 @@ impl Disk {
         let written = file.write(&vec![b'c'; CANARY_BYTES]).unwrap_or(0);
         self.shut_down()?;
         drop(file);
-        self.unmount()?;
-        self.mount()?;
-        let kept = fs::metadata(&canary).map_or(0, |found| found.len());
-        if kept > 0 {
-            fs::remove_file(&canary).context("cannot remove what should be gone")?;
-        }
+        let deadline = Instant::now() + BUSY_TIMEOUT;
+        let kept = loop {
+            self.unmount()?;
+            self.mount()?;
+            let kept = fs::metadata(&canary).map_or(0, |found| found.len());
+            match fs::remove_file(&canary) {
+                // A program that starts in a name space of its own holds on to all mounts for a moment: what was mounted is
+                // the dead file system again, then.
+                Err(error) if error.raw_os_error() == Some(DEAD) && Instant::now() < deadline => {
+                    thread::sleep(POLL)
+                }
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    return Err(error).context("cannot remove what should be gone");
+                }
+                Ok(()) | Err(_) => break kept,
+            }
+        };
         Ok(match (written, kept) {
             (0, _) => Unsynced::Untried,
             (_, 0) => Unsynced::Lost,

@@ -377,7 +377,8 @@ impl StateMachine {
         let state = StateDb::open(rocks::state_options(&shared.cache), &path, directory)?;
         if active(Bug::SnapshotWithoutTable) {
             let heads = Op::DeleteRange(Bytes::from_static(&[0x10]), Bytes::from_static(&[0x11]));
-            state.db().write(rocks::write_batch(&[heads])).map_err(rocks::io_error)?;
+            let batch = rocks::write_batch(&[heads]);
+            state.db().write_opt(batch, &WriteOptions::default()).map_err(rocks::io_error)?;
         }
         let applied = snapshot::read_applied(|key| {
             Ok(state.db().get(key).map_err(rocks::io_error)?.map(Bytes::from))
