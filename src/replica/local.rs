@@ -142,14 +142,14 @@ impl Local {
         }
     }
 
-    /// For how long no majority has answered this node as the leader that it is; as long as can be when none has yet.
-    pub(crate) fn unconfirmed(&self) -> Duration {
-        let Some(raft) = self.raft.get() else { return Duration::MAX };
-        let metrics = raft.borrow_watched();
-        if metrics.membership_config.voter_ids().count() == 1 {
-            return Duration::ZERO;
+    /// For how long no majority has answered this node as the leader that it is; nothing when none has yet. Asked for each
+    /// message to a peer.
+    pub(crate) fn unconfirmed(&self) -> Option<Duration> {
+        let metrics = self.raft.get()?.borrow_watched();
+        match metrics.membership_config.membership().get_joint_config().as_slice() {
+            [voters] if voters.len() == 1 => Some(Duration::ZERO),
+            _ => metrics.last_quorum_acked.map(|acked| acked.elapsed()),
         }
-        metrics.last_quorum_acked.map_or(Duration::MAX, |acked| acked.elapsed())
     }
 
     /// From the state, or, before it has been replayed, from the identity file.
@@ -399,6 +399,27 @@ mod tests {
             contacts.staleness(100).is_some(),
             "it has what was committed at the first message"
         );
+    }
+
+    #[test]
+    fn a_leader_vouches_only_for_the_time_when_a_majority_answered_it() {
+        let contacts = Contacts::new();
+        let heard = |unconfirmed| {
+            let ms = contacts.now();
+            contacts.heard_from_leader(
+                Some(5),
+                5,
+                Some(Sent { term: 1, node: 2, ms, unconfirmed }),
+            );
+            contacts.caught_up.lock().at
+        };
+        // The first message of a leader only shows how its clock runs.
+        heard(Duration::ZERO);
+        assert_eq!(heard(Duration::MAX), None, "no majority has answered it yet");
+        let before = Instant::now();
+        let silent = heard(Duration::from_secs(1));
+        assert!(silent.is_some_and(|at| at < before), "a second before it was sent");
+        assert!(heard(Duration::ZERO) > silent);
     }
 
     #[test]

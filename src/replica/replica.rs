@@ -261,11 +261,10 @@ impl Replica {
     #[must_use]
     pub fn staleness(&self) -> Option<Duration> {
         let local = &self.inner.node.local;
-        let known = local.contacts.staleness(local.state.progress().index);
         match self.quorum_age() {
             // What this leader acknowledged is applied here, and so is what came before the first entry of its own.
             Some(age) if self.leads_what_is_applied() => age,
-            Some(_) | None => known,
+            Some(_) | None => local.contacts.staleness(local.state.progress().index),
         }
     }
 
@@ -279,7 +278,7 @@ impl Replica {
     /// On the leader: how long ago a quorum answered it. Outer `None` on other nodes.
     fn quorum_age(&self) -> Option<Option<Duration>> {
         let node = &self.inner.node;
-        node.leads().then(|| Some(node.local.unconfirmed()).filter(|age| *age < Duration::MAX))
+        node.leads().then(|| node.local.unconfirmed())
     }
 
     /// This node.

@@ -277,6 +277,7 @@ fn append_to_proto(message: AppendEntriesRequest<Types>, local: &Local) -> pb::A
     // The time first: what is acknowledged by then has been applied by then.
     let sent_ms = local.contacts.now();
     let sent_applied = local.state.progress().index;
+    let unconfirmed = local.unconfirmed().and_then(|age| u64::try_from(age.as_millis()).ok());
     pb::AppendRequest {
         vote: Some(vote_to_proto(&message.vote)),
         prev_log_id: message.prev_log_id.as_ref().map(log_id_to_proto),
@@ -285,7 +286,7 @@ fn append_to_proto(message: AppendEntriesRequest<Types>, local: &Local) -> pb::A
         format: ENTRIES_FORMAT,
         sent_ms,
         sent_applied,
-        unconfirmed_ms: u64::try_from(local.unconfirmed().as_millis()).unwrap_or(u64::MAX),
+        unconfirmed_ms: unconfirmed.unwrap_or(u64::MAX),
     }
 }
 

@@ -467,4 +467,20 @@ mod tests {
         }
         assert_eq!(Named::by(&message(Some((3, 2)))).commit, Some(7));
     }
+
+    #[test]
+    fn a_message_that_waited_is_as_fresh_as_what_its_leader_had_applied_when_it_left() {
+        let message = |sent_applied| pb::AppendRequest {
+            vote: Some(pb::Vote { term: 3, node_id: 2, committed: true }),
+            leader_commit: Some(pb::LogId { term: 3, node_id: 2, index: 7 }),
+            sent_ms: 1,
+            sent_applied,
+            unconfirmed_ms: 40,
+            ..pb::AppendRequest::default()
+        };
+        let named = Named::by(&message(9));
+        assert_eq!(named.commit, Some(9), "7 was committed when it was made");
+        assert_eq!(named.sent.map(|sent| sent.unconfirmed), Some(Duration::from_millis(40)));
+        assert_eq!(Named::by(&message(0)).commit, Some(7), "an older release does not say");
+    }
 }

@@ -118,16 +118,12 @@ impl RocksEngine {
     pub(crate) fn open(path: &Path, directory: Option<Arc<Directory>>) -> io::Result<Self> {
         Ok(Self { db: open(&log_options(), path)?, directory })
     }
-}
 
-impl RocksEngine {
     /// Opens a log that nobody writes, and changes no file of it.
     pub(crate) fn open_read_only(path: &Path, directory: Arc<Directory>) -> io::Result<Self> {
         Ok(Self { db: open_read_only(&log_options(), path)?, directory: Some(directory) })
     }
-}
 
-impl RocksEngine {
     /// Whoever asked is told, and the node that it must not go on.
     fn failed(&self, error: rocksdb::Error) -> io::Error {
         let error = io_error(error);
