@@ -534,6 +534,23 @@ impl Lab {
         }
     }
 
+    /// Waits until a node is ready or has ended; one that is neither in time is no failure here.
+    ///
+    /// # Errors
+    /// When there is no such place.
+    pub fn settle(&mut self, place: u8, timeout: Duration) -> anyhow::Result<()> {
+        let deadline = Instant::now() + timeout;
+        self.supervise()?;
+        while self.node(place)?.server.is_some()
+            && !control::is_ready(self.node(place)?.http())
+            && Instant::now() < deadline
+        {
+            thread::sleep(POLL);
+            self.supervise()?;
+        }
+        Ok(())
+    }
+
     /// Waits until all members run, are ready, and have applied the same; tells the revision.
     ///
     /// # Errors

@@ -3,17 +3,16 @@
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rand::Rng as _;
 
 use super::damage::{age, damage};
 use super::{Active, Evidence, Outcome, Strike};
-use crate::lab::{Duty, Lab, command, control};
+use crate::lab::{Duty, Lab, command};
 
 /// How long a node may take to find out whether it can serve from what it found.
 const START_TIMEOUT: Duration = Duration::from_secs(10);
-const POLL: Duration = Duration::from_millis(50);
 
 #[derive(Debug)]
 struct Corrupted {
@@ -76,15 +75,7 @@ fn save(lab: &mut Lab, place: u8) -> anyhow::Result<PathBuf> {
 /// What a node made of what it found.
 fn judge(lab: &mut Lab, place: u8, saved: &Path) -> anyhow::Result<Evidence> {
     // A cluster that is busy with other faults may leave it waiting: then it has at least not refused.
-    let deadline = Instant::now() + START_TIMEOUT;
-    lab.supervise()?;
-    while lab.node(place)?.server.is_some()
-        && !control::is_ready(lab.node(place)?.http())
-        && Instant::now() < deadline
-    {
-        std::thread::sleep(POLL);
-        lab.supervise()?;
-    }
+    lab.settle(place, START_TIMEOUT)?;
     let node = lab.node(place)?;
     let Some(status) = node.ended.filter(|_| node.server.is_none()) else {
         // Whether it serves rightly, the history tells. Its disk is not to be trusted: it is replaced in the end.

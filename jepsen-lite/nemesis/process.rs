@@ -150,21 +150,11 @@ pub(super) fn rolling(strike: &mut Strike<'_>) -> anyhow::Result<Outcome> {
         strike.lab.stop(place)?;
         strike.lab.start(place)?;
         restarted += usize::from(strike.lab.server(place)?.identity() != before);
-        wait_ready(strike.lab, place)?;
+        // Not all may be up, so one that stays unready is no failure: convergence is asked for at the end of the run.
+        strike.lab.settle(place, READY_TIMEOUT)?;
     }
     let handed = strike.chance.random_bool(0.5) && hand_on(strike.lab);
     Ok(Outcome::Installed(Box::new(Rolled { restarted, asked, handed })))
-}
-
-/// Not all may be up, so a node that stays unready is no failure here: convergence is asked for at the end of the run.
-fn wait_ready(lab: &mut Lab, place: u8) -> anyhow::Result<()> {
-    let http = lab.node(place)?.http();
-    let deadline = std::time::Instant::now() + READY_TIMEOUT;
-    while !control::is_ready(http) && std::time::Instant::now() < deadline {
-        lab.supervise()?;
-        std::thread::sleep(Duration::from_millis(50));
-    }
-    Ok(())
 }
 
 fn hand_on(lab: &mut Lab) -> bool {

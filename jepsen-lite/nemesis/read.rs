@@ -88,14 +88,9 @@ impl Active for Unreadable {
     fn mend(self: Box<Self>, lab: &mut Lab) -> anyhow::Result<Evidence> {
         let place = self.place;
         // One that is just starting finds out whether it can.
-        let deadline = Instant::now() + START_TIMEOUT;
-        lab.supervise()?;
-        while self.restarted
-            && lab.node(place)?.server.is_some()
-            && !control::is_ready(lab.node(place)?.http())
-            && Instant::now() < deadline
-        {
-            std::thread::sleep(Duration::from_millis(50));
+        if self.restarted {
+            lab.settle(place, START_TIMEOUT)?;
+        } else {
             lab.supervise()?;
         }
         let failed = self.failed(lab)?;

@@ -10,7 +10,7 @@ use rustix::io::Errno;
 use super::{Active, Evidence, Outcome, Strike, listed, set};
 use crate::lab::disk::Unsynced;
 use crate::lab::shim::{Page, Word};
-use crate::lab::{Duty, Lab, REFUSED, control};
+use crate::lab::{Duty, Lab, REFUSED};
 
 /// Less than the smallest write of the storage engine needs.
 const ROOM_BYTES: u64 = 4096;
@@ -247,15 +247,7 @@ impl Active for Failing {
 /// Whether a node refuses what a failed sync and a power cut have left. Between the two, the kernel may have made the new
 /// length of the log durable and not its bytes: that looks like damage, and a node does not guess. It is replaced then.
 fn refuses(lab: &mut Lab, place: u8) -> anyhow::Result<bool> {
-    let deadline = Instant::now() + STOP_TIMEOUT;
-    lab.supervise()?;
-    while lab.node(place)?.server.is_some()
-        && !control::is_ready(lab.node(place)?.http())
-        && Instant::now() < deadline
-    {
-        std::thread::sleep(Duration::from_millis(50));
-        lab.supervise()?;
-    }
+    lab.settle(place, STOP_TIMEOUT)?;
     let node = lab.node(place)?;
     if node.server.is_none() && node.ended.and_then(|status| status.code()) == Some(REFUSED) {
         return Ok(true);

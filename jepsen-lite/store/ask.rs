@@ -15,7 +15,7 @@ use tonic_types::StatusExt as _;
 use v1::config_service_client::ConfigServiceClient;
 use v1::security_service_client::SecurityServiceClient;
 
-use super::ledger::{Effect, Found};
+use super::ledger::{Effect, Found, Ledger};
 use crate::client::Address;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -54,6 +54,13 @@ pub struct Question<'a> {
     pub from: u64,
     /// A revision up to which there is a change log, at least.
     pub revision: u64,
+}
+
+impl<'a> Question<'a> {
+    /// Everything that a book tells of; of the change log, what comes from a revision on.
+    pub fn of(ledger: &'a Ledger, scopes: &'a [Scope], from: u64) -> Self {
+        Self { scopes, keys: ledger.keys(), from, revision: ledger.revision() }
+    }
 }
 
 /// Asks a node for everything.

@@ -29,12 +29,10 @@ use super::station::{Began, Station};
 use super::writers::scopes;
 use super::{lock, runtime, table};
 use crate::client::{Client, Recorder};
-use crate::lab::Targets;
+use crate::lab::{REFUSED, Targets};
 use crate::report::Verdict;
 
-/// The exit code of a server that does not start on what it finds in its directory.
-const REFUSED: i32 = 3;
-/// And of one that ends because of a fault at run time.
+/// The exit code of a server that ends because of a fault at run time.
 const FAULT: i32 = 1;
 /// Writes that are made on the damaged directory, each time it serves.
 const WRITES: u64 = 6;
@@ -441,12 +439,7 @@ impl Trial<'_, '_> {
 
     fn compare(&mut self, when: &str) -> anyhow::Result<End> {
         let scopes = scopes();
-        let question = Question {
-            scopes: &scopes,
-            keys: self.ledger.keys(),
-            from: 1,
-            revision: self.ledger.revision(),
-        };
+        let question = Question::of(&self.ledger, &scopes, 1);
         let answers = self.job.runtime.block_on(ask(Station::target().grpc, &question));
         let mut wrong = self.ledger.settle(&answers.found);
         match answers.audit {

@@ -176,12 +176,7 @@ impl Growing<'_> {
     /// A directory that is wrong before it is damaged proves nothing.
     fn compare(&mut self) -> anyhow::Result<()> {
         let scopes = scopes();
-        let question = Question {
-            scopes: &scopes,
-            keys: self.ledger.keys(),
-            from: 1,
-            revision: self.ledger.revision(),
-        };
+        let question = Question::of(&self.ledger, &scopes, 1);
         let answers = self.runtime.block_on(ask(Station::target().grpc, &question));
         let wrong = self.ledger.settle(&answers.found);
         ensure!(wrong.is_empty(), "wrong without any damage: {}", wrong.join("; "));

@@ -447,12 +447,7 @@ impl Lineage<'_> {
         }
         let started = begun.elapsed();
         let scopes = scopes();
-        let question = Question {
-            scopes: &scopes,
-            keys: self.ledger.keys(),
-            from,
-            revision: self.ledger.revision(),
-        };
+        let question = Question::of(&self.ledger, &scopes, from);
         let answers = self.runtime.block_on(ask(Station::target().grpc, &question));
         let mut wrong = self.ledger.settle(&answers.found);
         wrong.extend(answers.found.errors);
