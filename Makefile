@@ -165,7 +165,7 @@ jepsen: build ## break a real cluster and check its answers; root only. JEPSEN_A
 	@LLM_CONFIG_SERVER="$(CARGO_TARGET_DIR)/debug/llm-config-manager" \
 		"$(CARGO_TARGET_DIR)/debug/jepsen-lite" $(JEPSEN_ARGS)
 
-# What CI runs of the fault suite. The bugs come last: their server has another name, and shares everything below it.
+# The fault suite in short. The bugs come last: their server has another name, and shares everything below it.
 .PHONY: jepsen-short
 jepsen-short: build ## two fault runs, 20 power cuts, 40 corruptions, 50 simulated seeds and three deliberate bugs; root only
 	@.ci/lab
