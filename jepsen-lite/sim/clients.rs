@@ -134,7 +134,7 @@ impl Clients {
             0..45 => {
                 let (command, kind) =
                     self.history.write(&mut client.chance, key, address, operation);
-                (Ask::Write(command), kind)
+                (Ask::Write(Box::new(command)), kind)
             }
             45..75 => (Ask::Linearizable(address), Kind::Linearizable { key }),
             75..88 => {
@@ -179,7 +179,8 @@ impl Clients {
             && pending.tries > 1
         {
             let unmarked = Command::new(command.actor.clone(), command.operation.clone());
-            *command = unmarked.with_request_id(format!("{}-{}", pending.operation, pending.tries));
+            **command =
+                unmarked.with_request_id(format!("{}-{}", pending.operation, pending.tries));
         }
         let asked = Asked { number: pending.number, ask: pending.ask.clone(), timeout };
         if cluster.ask(node, asked) {
@@ -264,5 +265,5 @@ pub fn command(
 /// A write that changes nothing, to see whether a node serves: there is nothing to delete at its address.
 pub fn probe() -> Ask {
     let address = Address::parse("sim", "probe", "base").expect("a valid address");
-    Ask::Write(command(address, 0, None, true, false))
+    Ask::Write(Box::new(command(address, 0, None, true, false)))
 }

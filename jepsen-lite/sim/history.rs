@@ -285,3 +285,93 @@ fn check_content(
         wrong.push(format!("{said}: at revision {revision} there was {expected:?}"));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use llm_config_domain::{Change, Entry};
+
+    use super::*;
+
+    const WRITE: Kind = Kind::Write { key: 0, expected: None, deletes: false };
+    const READ: Kind = Kind::Linearizable { key: 0 };
+
+    fn event(kind: Kind, invoked: u64, completed: u64, outcome: Outcome) -> Event {
+        Event { kind, invoked, completed: Some(completed), outcome }
+    }
+
+    fn written(revision: u64) -> Outcome {
+        Outcome::Written { revision, version: revision, replayed: false }
+    }
+
+    fn read(revision: u64, operation: u64) -> Outcome {
+        let found = Found { version: revision, revision, operation };
+        Outcome::Read { revision, found: Some(found), age: None }
+    }
+
+    /// The change log in which each of `operations` made the next revision.
+    fn log(operations: &[usize]) -> Vec<RevisionChanges> {
+        let change = |(number, operation): (usize, &usize)| {
+            let address = Address::parse("sim", "key0", "base").unwrap();
+            let entry = Entry {
+                address,
+                version: number as u64 + 1,
+                revision: number as u64 + 1,
+                value: Some(llm_config_domain::JsonValue::parse(b"1").unwrap().into()),
+                created_at_ms: 0,
+                created_by: String::new(),
+                updated_at_ms: 0,
+                updated_by: String::new(),
+                description: String::new(),
+                tags: Vec::new(),
+                comment: operation.to_string(),
+            };
+            RevisionChanges { revision: entry.revision, changes: vec![Change::of(entry)] }
+        };
+        operations.iter().enumerate().map(change).collect()
+    }
+
+    fn violations(events: Vec<Event>, operations: &[usize]) -> Vec<String> {
+        let history = History { events, ..History::new(&Plan::of(1, None)) };
+        history.check(&log(operations)).1
+    }
+
+    #[test]
+    fn what_is_true_passes() {
+        let events = vec![
+            event(WRITE, 1, 5, written(1)),
+            event(WRITE, 2, 6, Outcome::Unknown),
+            event(READ, 7, 9, read(2, 1)),
+            event(WRITE, 7, 8, Outcome::NotDone),
+        ];
+        assert_eq!(violations(events, &[0, 1]), [""; 0]);
+    }
+
+    #[test]
+    fn each_broken_promise_is_found() {
+        let first = event(WRITE, 1, 5, written(1));
+        let second = event(WRITE, 6, 8, written(2));
+        let broken: [(&str, Vec<Event>, &[usize]); 6] = [
+            ("acknowledged, and not there", vec![first.clone()], &[]),
+            ("carried out twice", vec![first.clone()], &[0, 0]),
+            ("nobody asked for", vec![first.clone()], &[0, 7]),
+            ("it was not done", vec![event(WRITE, 1, 5, Outcome::NotDone)], &[0]),
+            (
+                "was there before",
+                vec![first.clone(), second.clone(), event(READ, 9, 10, read(1, 0))],
+                &[0, 1],
+            ),
+            ("there was Some", vec![first, second, event(READ, 9, 10, read(2, 0))], &[0, 1]),
+        ];
+        for (what, events, operations) in broken {
+            let found = violations(events, operations);
+            assert!(found.iter().any(|found| found.contains(what)), "{what}: {found:?}");
+        }
+    }
+
+    #[test]
+    fn a_write_cannot_come_before_what_ended_before_it() {
+        let events = vec![event(WRITE, 1, 5, written(2)), event(WRITE, 6, 8, Outcome::Unknown)];
+        let found = violations(events, &[1, 0]);
+        assert!(found.iter().any(|found| found.contains("before it was asked")), "{found:?}");
+    }
+}

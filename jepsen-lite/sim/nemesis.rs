@@ -104,8 +104,8 @@ impl Nemesis {
     }
 
     fn schedule(&mut self, fault: Fault, rate: u64, now: u64) {
-        if rate > 0 {
-            let gap = self.chance.between(1, 120_000 / rate);
+        if let Some(twice_the_mean) = 120_000_u64.checked_div(rate) {
+            let gap = self.chance.between(1, twice_the_mean);
             self.next.insert(fault, now + gap);
         }
     }

@@ -87,7 +87,7 @@ impl World for Surroundings {
 /// A question to a node.
 #[derive(Debug, Clone)]
 pub enum Ask {
-    Write(Command),
+    Write(Box<Command>),
     /// Reads what is at least as new as all that was acknowledged before.
     Linearizable(Address),
     /// Reads what is at least as new as a revision.
@@ -252,10 +252,11 @@ impl Software {
             Ok(reason) => reason,
             Err(error) => format!("did not start: {error}"),
         };
-        let mut slot = lock(&self.slot);
-        slot.replica = None;
-        slot.ended = Some(ended);
-        drop(slot);
+        {
+            let mut slot = lock(&self.slot);
+            slot.replica = None;
+            slot.ended = Some(ended);
+        }
         std::future::pending().await
     }
 
@@ -306,10 +307,10 @@ async fn answer(
         Ask::Write(command) if mistake == Some(Mistake::AnswersEarly) => {
             let revision = replica.applied_revision() + 1;
             let replica = replica.clone();
-            tokio::spawn(async move { drop(replica.propose(command, deadline).await) });
+            tokio::spawn(async move { drop(replica.propose(*command, deadline).await) });
             Answer::Written { revision, version: 0, replayed: false }
         }
-        Ask::Write(command) => written(replica.propose(command, deadline).await),
+        Ask::Write(command) => written(replica.propose(*command, deadline).await),
         Ask::Linearizable(address) => {
             let confirmed = match mistake {
                 Some(Mistake::ReadsUnconfirmed) => Ok(()),

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use crate::{Error, Map, ReadOptions};
 
 type Pair = (Arc<[u8]>, Arc<[u8]>);
+type PairRef<'m> = (&'m Arc<[u8]>, &'m Arc<[u8]>);
 
 /// A place between the bounds that it was made with.
 pub struct DBRawIteratorWithThreadMode<'a, D> {
@@ -26,7 +27,7 @@ impl<D> DBRawIteratorWithThreadMode<'_, D> {
         &self,
         from: Bound<&Arc<[u8]>>,
         to: Bound<&Arc<[u8]>>,
-    ) -> Option<impl DoubleEndedIterator<Item = (&Arc<[u8]>, &Arc<[u8]>)>> {
+    ) -> Option<impl DoubleEndedIterator<Item = PairRef<'_>>> {
         let lower = self.options.lower.as_ref();
         let from = match (from, lower) {
             (Bound::Unbounded, Some(lower)) => Bound::Included(lower),
