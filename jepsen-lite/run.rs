@@ -535,7 +535,9 @@ impl Drive<'_> {
         self.say("the closing scan is made");
         let hidden = Needles::of(&self.recorder.vault().hidden());
         let plain = Needles::of(&[workload::PLAIN.to_owned()]);
-        self.report.wrong.extend(self.lab.leaks(&hidden, &plain)?);
+        let (found, blind) = self.lab.leaks(&hidden, &plain)?;
+        self.report.wrong.extend(found);
+        self.report.invalid.extend(blind);
         self.lab.supervise()?;
         Ok(true)
     }
