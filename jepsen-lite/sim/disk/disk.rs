@@ -195,6 +195,12 @@ impl Disk {
         self.files.get(&id).map(|file| file.content.as_slice()).ok_or_else(missing)
     }
 
+    pub(crate) fn set_length(&mut self, id: u64, length: usize) -> io::Result<()> {
+        self.operation()?;
+        self.inode(id)?.resize(length);
+        Ok(())
+    }
+
     pub(crate) fn write(&mut self, id: u64, offset: usize, bytes: &[u8]) -> io::Result<()> {
         self.operation()?;
         self.inode(id)?.write(offset, bytes);

@@ -86,6 +86,15 @@ impl File {
         self.sync_all()
     }
 
+    /// Cuts it, or makes it longer with zeros.
+    ///
+    /// # Errors
+    /// When it is a folder, or the machine is off.
+    pub fn set_len(&self, length: u64) -> io::Result<()> {
+        let length = offset(length)?;
+        on(&self.path, |disk, _, _, _| disk.set_length(self.id()?, length))
+    }
+
     /// Whether a power cut would leave it as it is.
     #[must_use]
     pub fn is_synced(&self) -> bool {

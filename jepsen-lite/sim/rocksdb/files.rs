@@ -4,7 +4,7 @@
 //! CURRENT            names the manifest
 //! MANIFEST-<n>       names the table and the write-ahead log
 //! <n>.sst            everything that was there at a flush
-//! <n>.log            what came after it, one record for a batch
+//! <n>.wal            what came after it, one record for a batch
 //! ```
 //!
 //! Records, and whole tables and manifests, carry their length and a checksum.
@@ -28,7 +28,7 @@ pub(crate) fn table_name(number: u64) -> String {
 }
 
 pub(crate) fn log_name(number: u64) -> String {
-    format!("{number:06}.log")
+    format!("{number:06}.wal")
 }
 
 /// What a manifest names; 0 is no file.

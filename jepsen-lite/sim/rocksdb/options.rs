@@ -9,6 +9,8 @@ use crate::statistics::Ticker;
 pub enum DBRecoveryMode {
     /// Only an end that is torn is left out.
     TolerateCorruptedTailRecords,
+    /// Whatever comes before the first damage. The product asks for it where RocksDB's own files are torn, so never here.
+    PointInTime,
 }
 
 /// How tables are compressed; here they are not.

@@ -8,5 +8,6 @@ pub(crate) mod snapshot;
 pub(crate) mod state;
 pub(crate) mod usage;
 pub(crate) mod view;
+pub(crate) mod wal;
 pub(crate) mod watermark;
 pub(crate) mod writer;

@@ -1,7 +1,8 @@
 //! RocksDB as this product opens it: one database for the log, one for the state.
 //!
 //! The log syncs its write-ahead log with each batch and refuses to open when a record in the middle of it is damaged:
-//! the default recovery mode would silently drop everything after the damage. The state has no write-ahead log: it is
+//! the default recovery mode would silently drop everything after the damage. What a power cut has torn at its end is cut
+//! off before. The state has no write-ahead log: it is
 //! replayed from the Raft log.
 
 use std::io;
@@ -16,6 +17,7 @@ use rocksdb::{
 
 use super::directory::{Directory, named};
 use super::engine::{Engine, Op, Visit};
+use super::wal;
 use crate::status::EngineStats;
 
 fn base_options() -> Options {
@@ -116,12 +118,21 @@ pub(crate) struct RocksEngine {
 
 impl RocksEngine {
     pub(crate) fn open(path: &Path, directory: Option<Arc<Directory>>) -> io::Result<Self> {
+        for torn in wal::torn_ends(path)? {
+            torn.cut()?;
+            tracing::warn!("the log was not written to its end: cut off {torn}");
+        }
         Ok(Self { db: open(&log_options(), path)?, directory })
     }
 
     /// Opens a log that nobody writes, and changes no file of it.
     pub(crate) fn open_read_only(path: &Path, directory: Arc<Directory>) -> io::Result<Self> {
-        Ok(Self { db: open_read_only(&log_options(), path)?, directory: Some(directory) })
+        let mut options = log_options();
+        if !wal::torn_ends(path)?.is_empty() {
+            // The log is whole up to there, so this mode passes over nothing else.
+            options.set_wal_recovery_mode(DBRecoveryMode::PointInTime);
+        }
+        Ok(Self { db: open_read_only(&options, path)?, directory: Some(directory) })
     }
 
     /// Whoever asked is told, and the node that it must not go on.

@@ -18,8 +18,8 @@ use tokio::runtime::Runtime;
 use crate::storage::directory::Directory;
 use crate::storage::engine::memory::MemoryEngine;
 use crate::storage::engine::{Engine, Op};
-use crate::storage::log::{LogStore, keys};
-use crate::storage::rocks::RocksEngine;
+use crate::storage::log::{LogStore, inspect, keys};
+use crate::storage::rocks::{self, RocksEngine};
 use crate::storage::watermark::Watermark;
 use crate::types::{Entry, EntryPayload, LeaderId, LogId, Proposal, Types, Vote};
 
@@ -192,6 +192,11 @@ fn stored_log(root: &Path) -> PathBuf {
         }
     });
     log.close();
+    write_ahead_log(&directory)
+}
+
+/// The file that holds something.
+fn write_ahead_log(directory: &Directory) -> PathBuf {
     let wal =
         |entry: &fs::DirEntry| entry.path().extension().is_some_and(|extension| extension == "log");
     fs::read_dir(directory.log())
@@ -238,6 +243,34 @@ fn a_deleted_write_ahead_log_is_refused() {
     fs::remove_file(stored_log(root.path())).unwrap();
     let refused = reopen(root.path()).err().unwrap();
     assert!(refused.to_string().contains("acknowledged data is missing"), "{refused}");
+}
+
+#[test]
+fn a_record_that_a_power_cut_tore_is_cut_off() {
+    let root = tempfile::tempdir().unwrap();
+    stored_log(root.path());
+    let directory = Arc::new(Directory::open(root.path(), 1).unwrap().0);
+    let engine = RocksEngine::open(&directory.log(), None).unwrap();
+    engine.write(&[Op::Put(keys::entry(100), Bytes::from(vec![1; 9000]))], true).unwrap();
+    drop(engine);
+    // The file has its length, and its last page was not written.
+    let wal = write_ahead_log(&directory);
+    let mut torn = fs::read(&wal).unwrap();
+    torn[8192..].fill(0);
+    fs::write(&wal, &torn).unwrap();
+    let refused = rocks::open_read_only(&rocks::log_options(), &directory.log()).err().unwrap();
+    assert!(refused.to_string().contains("Corruption"), "RocksDB knows it by itself: {refused}");
+
+    let looked = RocksEngine::open_read_only(&directory.log(), Arc::clone(&directory)).unwrap();
+    assert_eq!(inspect(&looked).unwrap().last, Some(log_id(1, 99)));
+    drop(looked);
+    assert_eq!(fs::read(&wal).unwrap(), torn, "looking changed the file");
+    drop(directory);
+    let log = reopen(root.path()).unwrap();
+    assert_eq!(log.range().1, Some(log_id(1, 99)));
+    log.close();
+    drop(log);
+    assert_eq!(reopen(root.path()).unwrap().range().1, Some(log_id(1, 99)));
 }
 
 #[derive(Debug, Clone)]
