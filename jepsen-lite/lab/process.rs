@@ -1,8 +1,9 @@
 //! A server process: started inside its node's network namespace, its standard error kept in a file.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{Read as _, Write as _};
-use std::os::fd::{AsFd as _, OwnedFd};
+use std::io::{self, Read as _, Write as _};
+use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStderr, Command, ExitStatus, Stdio};
 use std::sync::Arc;
@@ -10,7 +11,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use anyhow::Context as _;
+use anyhow::{Context as _, ensure};
+use rustix::fs::OFlags;
 use rustix::process::{Pid, Signal};
 
 use super::net;
@@ -19,6 +21,7 @@ use super::run_file;
 /// A server drains for ten seconds when it is asked to stop; then it must be gone.
 const STOP_TIMEOUT: Duration = Duration::from_secs(30);
 const POLL: Duration = Duration::from_millis(5);
+const REST_TIMEOUT: Duration = Duration::from_secs(5);
 const PIPE_BYTES: usize = 4096;
 /// More of a log is not kept; a server that says more is broken in a way that the first part shows.
 const LOG_BYTES_MAX: u64 = 64 * 1024 * 1024;
@@ -40,6 +43,12 @@ pub struct Server {
 struct Log {
     path: PathBuf,
     blocked: AtomicBool,
+    /// Whether the reader has noticed.
+    rests: AtomicBool,
+}
+
+fn unless_full(error: io::Error) -> io::Result<()> {
+    if error.kind() == io::ErrorKind::WouldBlock { Ok(()) } else { Err(error) }
 }
 
 impl Server {
@@ -53,7 +62,11 @@ impl Server {
         let mut child = net::inside(namespace, move || {
             command.spawn().with_context(|| format!("cannot start {:?}", command.get_program()))
         })?;
-        let log = Arc::new(Log { path: log.to_path_buf(), blocked: AtomicBool::new(false) });
+        let log = Arc::new(Log {
+            path: log.to_path_buf(),
+            blocked: AtomicBool::new(false),
+            rests: AtomicBool::new(false),
+        });
         let identity =
             run_file::Process::of_child(child.id()).context("/proc does not know a child")?;
         let stderr = child.stderr.take().context("a child without a standard error")?;
@@ -145,18 +158,50 @@ impl Server {
         }
     }
 
-    /// How many bytes of its log wait to be read, and how many may.
+    /// Stops reading its standard error, and leaves no room there for what it says next.
     ///
     /// # Errors
-    /// When the kernel does not tell.
-    pub fn log_backlog(&self) -> anyhow::Result<(u64, usize)> {
-        let waiting = rustix::io::ioctl_fionread(&self.pipe)?;
-        Ok((waiting, rustix::pipe::fcntl_getpipe_size(&self.pipe)?))
+    /// When it is still read after a while.
+    pub fn block_log(&self) -> anyhow::Result<()> {
+        self.log.blocked.store(true, Ordering::Release);
+        let read_end = format!("/proc/self/fd/{}", self.pipe.as_raw_fd());
+        let mut pipe = OpenOptions::new()
+            .write(true)
+            .custom_flags(OFlags::NONBLOCK.bits().cast_signed())
+            .open(read_end)?;
+        // The reader waits for something to read, and notices then; or it has something, and notices after that.
+        let deadline = Instant::now() + REST_TIMEOUT;
+        pipe.write_all(b"\n").or_else(unless_full)?;
+        while !self.log.rests.load(Ordering::Acquire) {
+            ensure!(Instant::now() < deadline, "the log of a server is read although it must not");
+            thread::sleep(POLL);
+        }
+        loop {
+            match pipe.write_all(b"\n") {
+                Ok(()) => {}
+                Err(error) => return Ok(unless_full(error)?),
+            }
+        }
     }
 
-    /// Stops or goes on reading its standard error.
-    pub fn block_log(&self, blocked: bool) {
-        self.log.blocked.store(blocked, Ordering::Release);
+    /// Goes on reading its standard error.
+    pub fn open_log(&self) {
+        self.log.blocked.store(false, Ordering::Release);
+    }
+
+    /// Whether one of its threads waits for room in a pipe.
+    ///
+    /// # Errors
+    /// When it has ended, or the kernel does not tell.
+    pub fn waits_for_log(&self) -> anyhow::Result<bool> {
+        for thread in fs::read_dir(format!("/proc/{}/task", self.identity.pid))? {
+            // Threads come and go.
+            let waits = fs::read_to_string(thread?.path().join("wchan")).unwrap_or_default();
+            if waits.contains("pipe_write") {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 }
 
@@ -172,8 +217,10 @@ fn drain(mut stderr: ChildStderr, mut file: File, log: &Log) {
     let mut written = 0;
     loop {
         while log.blocked.load(Ordering::Acquire) {
+            log.rests.store(true, Ordering::Release);
             thread::sleep(POLL);
         }
+        log.rests.store(false, Ordering::Release);
         match stderr.read(&mut buffer) {
             Ok(0) | Err(_) => return,
             Ok(count) if written < LOG_BYTES_MAX => {

@@ -84,7 +84,7 @@ pub(super) fn install(strike: &mut Strike<'_>) -> anyhow::Result<Outcome> {
 }
 
 fn log(lab: &mut Lab, place: u8) -> anyhow::Result<Starved> {
-    lab.server(place)?.block_log(true);
+    lab.server(place)?.block_log()?;
     let cable = Port::Node(place).cable();
     let peers = lab.members().into_iter().filter(|peer| *peer != place);
     let rules = peers.flat_map(|peer| {
@@ -95,12 +95,6 @@ fn log(lab: &mut Lab, place: u8) -> anyhow::Result<Starved> {
     let rules: Vec<_> = rules.collect();
     let cut = lab.network.cut(&rules)?;
     Ok(Starved::Log { place, cut })
-}
-
-/// A line is written whole or not at all, so what is full may have some room left.
-fn is_full(lab: &mut Lab, place: u8) -> anyhow::Result<bool> {
-    let (waiting, room) = lab.server(place)?.log_backlog()?;
-    Ok(waiting * 2 > room as u64)
 }
 
 fn number(lab: &mut Lab, place: u8, of: &str, file: &str, name: &str) -> anyhow::Result<u64> {
@@ -175,7 +169,7 @@ impl Active for Starving {
                 number(lab, *place, "memory", "memory.failcnt", "")? > *before
             }
             Starved::Files { .. } => true,
-            Starved::Log { place, .. } => is_full(lab, *place)?,
+            Starved::Log { place, .. } => lab.server(*place)?.waits_for_log()?,
         };
         Ok(bit || Instant::now() > self.patience)
     }
@@ -211,12 +205,11 @@ impl Active for Starving {
                 Ok(Evidence::of(full, format!("all {most} descriptors in use: {full}; {ended}")))
             }
             Starved::Log { place, cut, .. } => {
-                let full = is_full(lab, place)?;
                 let server = lab.server(place)?;
-                let (waiting, room) = server.log_backlog()?;
-                server.block_log(false);
+                let waits = server.waits_for_log()?;
+                server.open_log();
                 lab.network.open(cut)?;
-                Ok(Evidence::of(full, format!("{waiting} of {room} bytes waited to be read")))
+                Ok(Evidence::of(waits, format!("it waited for room in its log: {waits}")))
             }
         }
     }

@@ -10,7 +10,7 @@ use rustix::io::Errno;
 use super::{Active, Evidence, Outcome, Strike, listed, set};
 use crate::lab::disk::Unsynced;
 use crate::lab::shim::{Page, Word};
-use crate::lab::{Duty, Lab, REFUSED};
+use crate::lab::{Duty, Lab};
 
 /// Less than the smallest write of the storage engine needs.
 const ROOM_BYTES: u64 = 4096;
@@ -177,10 +177,6 @@ struct Failing {
 
 /// A node whose disk fails a sync does not know what is on it: it must stop, and may come back with what is really there.
 pub(super) fn error(strike: &mut Strike<'_>) -> anyhow::Result<Outcome> {
-    // It may leave a disk that its node refuses, see `refuses`: of a majority nothing more could be expected.
-    if strike.lab.nodes.iter().any(|node| node.suspect) {
-        return Ok(Outcome::Skipped("another disk is damaged already".to_owned()));
-    }
     let Some(place) = strike.one() else { return Strike::skipped() };
     let before = touched(strike.lab, &[place])?;
     strike.lab.node(place)?.duty = Duty::MayEnd;
@@ -233,33 +229,11 @@ impl Active for Failing {
         page(lab, place)?.set(Word::SyncError, 0)?;
         // What was written and not synced is gone with the disk that failed.
         let unsynced = lab.cut_power(&[place])?;
-        lab.node(place)?.suspect = touched > 0;
         lab.start(place)?;
-        let refused =
-            if touched > 0 && refuses(lab, place)? { "; it refuses that disk" } else { "" };
         let ended = status.map_or_else(|| "ran on".to_owned(), |status| status.to_string());
-        let words =
-            format!("{touched} syncs failed; {ended}; then unsynced data: {unsynced:?}{refused}");
+        let words = format!("{touched} syncs failed; {ended}; then unsynced data: {unsynced:?}");
         Ok(Evidence { bit: touched > 0, words, wrong })
     }
-}
-
-/// Whether a node refuses what a failed sync and a power cut have left. Between the two, the kernel may have made the new
-/// length of the log durable and not its bytes: that looks like damage, and a node does not guess. It is replaced then.
-fn refuses(lab: &mut Lab, place: u8) -> anyhow::Result<bool> {
-    lab.settle(place, STOP_TIMEOUT)?;
-    let node = lab.node(place)?;
-    if node.server.is_none() && node.ended.and_then(|status| status.code()) == Some(REFUSED) {
-        return Ok(true);
-    }
-    node.suspect = false;
-    if node.server.is_some() {
-        node.duty = Duty::Run;
-    } else {
-        // Another end is a fault, and shows as one.
-        lab.start(place)?;
-    }
-    Ok(false)
 }
 
 #[derive(Debug)]

@@ -45,6 +45,8 @@ const SENT_AGAIN: usize = 4;
 /// Fewer acknowledged writes than this for each cut, and there was not much to lose.
 const WRITES_MIN: u64 = 20;
 const PROGRESS: u64 = 10;
+/// What a node logs when it cuts such a record off.
+const TORN: &str = "the log was not written to its end";
 
 /// When the power is cut.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -120,6 +122,8 @@ struct Sum {
     happened: u64,
     vanished: u64,
     compared: u64,
+    /// Starts that found a record whose bytes were not all written, and cut it off.
+    torn: u64,
     slowest_start: Duration,
     wrong: Vec<String>,
     invalid: Vec<String>,
@@ -175,12 +179,13 @@ impl Sum {
             "cuts after which some unsynced files were there",
         ];
         format!(
-            "{}\n{} writes without an answer had happened, {} had not; {} revisions compared; the slowest start took \
-             {} ms\n",
+            "{}\n{} writes without an answer had happened, {} had not; {} revisions compared; {} starts found a torn \
+             record; the slowest took {} ms\n",
             table(&head, &rows),
             self.happened,
             self.vanished,
             self.compared,
+            self.torn,
             self.slowest_start.as_millis()
         )
     }
@@ -270,7 +275,9 @@ fn work(
         }
         let ledger = lineage.ledger;
         station.kill()?;
+        let torn = station.log().matches(TORN).count() as u64;
         let mut sum = lock(sum);
+        sum.torn += torn;
         sum.happened += ledger.happened;
         sum.vanished += ledger.vanished;
     }
