@@ -15,7 +15,7 @@ use llm_config_benches::system::{Reads, System, Target};
 
 mod curves;
 
-pub use curves::Curves;
+pub use curves::{Curves, Draw};
 
 /// The programs of servers that are started.
 #[derive(Debug, Args)]

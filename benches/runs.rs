@@ -4,7 +4,8 @@ use llm_config_benches::cluster::{Cluster, Kind, NODES};
 use llm_config_benches::compare;
 use llm_config_benches::compare::rows::{self, Contender};
 use llm_config_benches::compare::table::{self, Verdict};
-use llm_config_benches::curves;
+use llm_config_benches::curves::{self, book::Book};
+use llm_config_benches::draw;
 use llm_config_benches::drive::{self, Plan};
 use llm_config_benches::process::{self, file_system};
 use llm_config_benches::report::{self, Record};
@@ -13,7 +14,7 @@ use llm_config_benches::servers::Servers;
 use llm_config_benches::system::{Link, Reads, Target};
 use procfs::Current as _;
 
-use crate::options::{Compare, Curves, Rolling, Run, Table};
+use crate::options::{Compare, Curves, Draw, Rolling, Run, Table};
 
 /// One run.
 pub async fn run(options: &Run) -> anyhow::Result<()> {
@@ -96,6 +97,14 @@ pub async fn curves(options: &Curves) -> anyhow::Result<()> {
     let sum = curves::run(&settings).await?;
     eprintln!("{} runs with figures, {} without", sum.measured, sum.failed);
     anyhow::ensure!(sum.measured > 0, "no run gave figures");
+    Ok(())
+}
+
+/// The pictures of what was measured.
+pub fn draw(options: &Draw) -> anyhow::Result<()> {
+    for name in draw::write(&Book::read(&options.from)?, &options.to)? {
+        eprintln!("{}", options.to.join(name).display());
+    }
     Ok(())
 }
 

@@ -1,4 +1,4 @@
-//! What may be said about series.
+//! What may be said about series and their pictures.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -69,6 +69,17 @@ impl Curves {
             seed: self.seed,
         })
     }
+}
+
+/// Pictures of them.
+#[derive(Debug, Args)]
+pub struct Draw {
+    /// The lines that were kept
+    #[arg(long, value_name = "FILE", default_value = "docs/benchmarks/curves.jsonl")]
+    pub from: PathBuf,
+    /// Where the pictures go
+    #[arg(long, value_name = "DIR", default_value = "docs/benchmarks")]
+    pub to: PathBuf,
 }
 
 #[cfg(test)]
