@@ -1,6 +1,7 @@
 //! A full store, fast: many keys in each transaction, several of them under way, at the leader. What is measured comes
 //! afterwards, when the nodes have come to rest.
 
+use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
@@ -12,8 +13,9 @@ use crate::servers::Servers;
 use crate::system::{Bulk, System};
 use crate::values::Values;
 
-/// Keys in a transaction: a command of them is well below what one may be.
+/// Keys and bytes in a transaction: a command of them is well below what one may be, and is answered in time.
 const BATCH: usize = 500;
+const BATCH_BYTES: usize = 1 << 20;
 const UNDER_WAY: usize = 8;
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 const PROGRESS: Duration = Duration::from_secs(5);
@@ -38,7 +40,7 @@ pub(super) async fn fill(
     for first in 0..UNDER_WAY {
         let mut bulk = Bulk::open(node).await?;
         writers.push(async move {
-            for batch in batches(keys).skip(first).step_by(UNDER_WAY) {
+            for batch in batches(keys, value_bytes).skip(first).step_by(UNDER_WAY) {
                 let size = batch.len();
                 let entries = batch.map(|key| (key, values.any(&mut rand::rng(), None)));
                 let entries: Vec<(usize, Bytes)> = entries.collect();
@@ -69,8 +71,9 @@ pub(super) async fn fill(
     }
 }
 
-fn batches(keys: usize) -> impl Iterator<Item = std::ops::Range<usize>> {
-    (0..keys).step_by(BATCH).map(move |from| from..(from + BATCH).min(keys))
+fn batches(keys: usize, value_bytes: usize) -> impl Iterator<Item = Range<usize>> {
+    let size = (BATCH_BYTES / value_bytes.max(1)).clamp(1, BATCH);
+    (0..keys).step_by(size).map(move |from| from..(from + size).min(keys))
 }
 
 /// Waits until what is left over of filling is done: snapshots, compactions. Whether it was in time.
@@ -95,11 +98,16 @@ mod tests {
     use crate::servers::LLM_CONFIG;
 
     #[test]
-    fn the_batches_are_all_keys_once() {
-        for keys in [1, BATCH - 1, BATCH, BATCH + 1, 10 * BATCH] {
-            let all: Vec<usize> = batches(keys).flatten().collect();
-            assert_eq!(all, (0..keys).collect::<Vec<_>>());
-            assert!(batches(keys).all(|batch| batch.len() <= BATCH));
+    fn the_batches_are_all_keys_once_and_no_command_is_too_large() {
+        for value_bytes in [2, 256, 4096, BATCH_BYTES - 1, BATCH_BYTES] {
+            for keys in [1, BATCH - 1, BATCH, BATCH + 1, 10 * BATCH] {
+                let all: Vec<usize> = batches(keys, value_bytes).flatten().collect();
+                assert_eq!(all, (0..keys).collect::<Vec<_>>());
+                let fits = |batch: Range<usize>| {
+                    batch.len() <= BATCH && batch.len() * value_bytes <= BATCH_BYTES
+                };
+                assert!(batches(keys, value_bytes).all(fits), "{keys} {value_bytes}");
+            }
         }
     }
 

@@ -38,9 +38,9 @@ pub struct Settings {
     pub warmup: Duration,
     /// Steps of keys above it are left out.
     pub keys_max: usize,
-    /// How long a step may take from the start of its cluster, without the time in which its store is filled.
+    /// How long the runs of a step may take.
     pub point_limit: Duration,
-    /// How long that may take.
+    /// How long its store may take to be filled.
     pub fill_limit: Duration,
     /// Where lines are kept, beside those that are there.
     pub record: Option<PathBuf>,
@@ -170,17 +170,10 @@ impl Series<'_> {
         let programs = &self.settings.programs;
         let cluster =
             Cluster::start_with(Kind::LlmConfig, programs, setting.nodes, axis.flags()).await?;
-        if axis == Axis::Keys {
-            let limit = self.settings.fill_limit;
-            fill::fill(&cluster, setting.keys, setting.value_bytes, limit).await?;
-            if !fill::rest(&cluster.servers()?).await? {
-                eprintln!("{} {x}: measured though the nodes have not come to rest", axis.name());
-            }
-        } else {
-            let nodes = cluster.addresses(System::LlmConfig);
-            let limit = self.settings.point_limit;
-            let all = drive::preload(System::LlmConfig, &nodes, setting.keys, setting.value_bytes);
-            tokio::time::timeout(limit, all).await??;
+        let limit = self.settings.fill_limit;
+        fill::fill(&cluster, setting.keys, setting.value_bytes, limit).await?;
+        if !fill::rest(&cluster.servers()?).await? {
+            eprintln!("{} {x}: measured though the nodes have not come to rest", axis.name());
         }
         Ok(cluster)
     }
