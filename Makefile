@@ -22,6 +22,8 @@ MONITORING_ARGS ?=
 BENCH_ARGS ?= table
 # For `make bench-compare`, as in: make bench-compare COMPARE_ARGS='--quick --rows put-64-leader,watch-100'
 COMPARE_ARGS ?=
+# For `make bench-curves`, as in: make bench-curves CURVES_ARGS='--axis keys --keys-max 10000000'
+CURVES_ARGS ?=
 # Which etcd `make bench-compare` takes: what .ci/etcd knows
 ETCD_FROM ?= trixie
 # For `make jepsen`
@@ -157,6 +159,14 @@ bench-compare: release ## the same load for this and for etcd, in turn, with rat
 	@etcd="$$(.ci/etcd $(ETCD_FROM))"; \
 		LLM_CONFIG_SERVER="$(CARGO_TARGET_DIR)/release/llm-config-manager" LLM_CONFIG_ETCD="$$etcd" \
 		"$(CARGO_TARGET_DIR)/release/llm-config-load" compare $(COMPARE_ARGS)
+
+# What is measured anew takes its place among the lines that are kept; a series that gave nothing leaves the pictures alone.
+.PHONY: bench-curves
+bench-curves: release ## measure how cost grows along five axes, and draw docs/benchmarks; half an hour
+	@mkdir -p docs/benchmarks
+	@LLM_CONFIG_SERVER="$(CARGO_TARGET_DIR)/release/llm-config-manager" \
+		"$(CARGO_TARGET_DIR)/release/llm-config-load" curves --record docs/benchmarks/curves.jsonl $(CURVES_ARGS)
+	@"$(CARGO_TARGET_DIR)/release/llm-config-load" draw
 
 # What the lab is made of, if it is missing; it changes nothing of this machine's own network.
 .PHONY: jepsen

@@ -8,7 +8,7 @@ use llm_config_benches::floor;
 mod options;
 mod runs;
 
-use options::{Compare, Floor, Rolling, Run, Table};
+use options::{Compare, Curves, Draw, Floor, Rolling, Run, Table};
 
 /// Puts load on a cluster and tells what clients got and what it cost the servers
 ///
@@ -28,6 +28,10 @@ enum Command {
     Run(Run),
     /// Do the same with this system and with etcd, in turn, and tell the ratios and whether the targets are met
     Compare(Compare),
+    /// Measure how cost grows: with clients, the size of values, keys, nodes, watchers
+    Curves(Curves),
+    /// Draw what was measured along the axes
+    Draw(Draw),
     /// Restart every node in turn under a constant load of writes, and tell how long a write waited at most
     Rolling(Rolling),
     /// Serve empty answers: started by the others
@@ -43,6 +47,8 @@ async fn main() -> ExitCode {
             Command::Table(table) => runs::table(&table).await,
             Command::Run(run) => runs::run(&run).await,
             Command::Compare(compare) => runs::compare(&compare).await,
+            Command::Curves(curves) => runs::curves(&curves).await,
+            Command::Draw(draw) => runs::draw(&draw),
             Command::Rolling(rolling) => runs::rolling(&rolling).await,
             Command::Floor(floor) => floor::serve(floor.grpc, floor.http).await,
         }

@@ -13,6 +13,10 @@ use llm_config_benches::drive::{DRAIN, Plan};
 use llm_config_benches::servers::{ETCD, LLM_CONFIG, Servers};
 use llm_config_benches::system::{Reads, System, Target};
 
+mod curves;
+
+pub use curves::{Curves, Draw};
+
 /// The programs of servers that are started.
 #[derive(Debug, Args)]
 pub struct Started {

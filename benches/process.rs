@@ -2,14 +2,16 @@
 
 use std::collections::HashSet;
 use std::fs::File;
+use std::io::ErrorKind;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
 use rand::Rng as _;
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process, setrlimit};
 
 /// Below what the system gives to outgoing connections: one of those could take the port of a server that is down, or
 /// connect to itself while it looks for that server.
@@ -18,6 +20,8 @@ const PORT_TRIES: usize = 1000;
 const STOP_TIMEOUT: Duration = Duration::from_secs(60);
 const POLL: Duration = Duration::from_millis(2);
 const LOG_TAIL_LINES: usize = 15;
+/// In which `stat` counts what a file takes, whatever the file system's blocks are.
+const DISK_BLOCK_BYTES: u64 = 512;
 
 /// A running process.
 #[derive(Debug)]
@@ -125,6 +129,17 @@ pub fn free_ports(count: usize) -> anyhow::Result<Vec<SocketAddr>> {
     held.iter().map(|listener| Ok(listener.local_addr()?)).collect()
 }
 
+/// Lets this process, and those that it starts, open as many files as the system allows; how many that is.
+///
+/// # Errors
+/// When the system refuses.
+pub fn raise_open_files() -> anyhow::Result<u64> {
+    let limit = getrlimit(Resource::Nofile);
+    setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum })
+        .context("cannot raise the number of open files")?;
+    Ok(limit.maximum.unwrap_or(u64::MAX))
+}
+
 /// The kind of file system below a path.
 #[must_use]
 pub fn file_system(path: &Path) -> Option<String> {
@@ -137,9 +152,57 @@ pub fn file_system(path: &Path) -> Option<String> {
         .map(|mount| mount.fs_type)
 }
 
+/// What the files below a folder take on its disk. One that has several names counts once; one that goes meanwhile, not
+/// at all.
+///
+/// # Errors
+/// When a folder cannot be read.
+pub fn disk_bytes(folder: &Path) -> anyhow::Result<u64> {
+    let mut counted = HashSet::new();
+    let mut folders = vec![folder.to_owned()];
+    let mut sum = 0;
+    while let Some(folder) = folders.pop() {
+        let entries = match std::fs::read_dir(&folder) {
+            Err(error) if error.kind() == ErrorKind::NotFound => continue,
+            entries => entries.with_context(|| format!("cannot read {}", folder.display()))?,
+        };
+        for entry in entries {
+            let path = entry?.path();
+            let file = match std::fs::symlink_metadata(&path) {
+                Err(error) if error.kind() == ErrorKind::NotFound => continue,
+                file => file.with_context(|| format!("cannot read {}", path.display()))?,
+            };
+            if file.is_dir() {
+                folders.push(path);
+            } else if counted.insert((file.dev(), file.ino())) {
+                sum += file.blocks() * DISK_BLOCK_BYTES;
+            }
+        }
+    }
+    Ok(sum)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_file_with_two_names_takes_its_room_once() {
+        let dir = tempfile::tempdir().unwrap();
+        assert_eq!(disk_bytes(dir.path()).unwrap(), 0);
+        let below = dir.path().join("below");
+        std::fs::create_dir(&below).unwrap();
+        let (one, two) = (dir.path().join("one"), below.join("two"));
+        let mut file = File::create(&one).unwrap();
+        std::io::Write::write_all(&mut file, &[7; 100_000]).unwrap();
+        file.sync_all().unwrap();
+        let size = disk_bytes(dir.path()).unwrap();
+        assert!((100_000..200_000).contains(&size), "{size}");
+        std::fs::hard_link(&one, &two).unwrap();
+        assert_eq!(disk_bytes(dir.path()).unwrap(), size);
+        assert_eq!(disk_bytes(&below).unwrap(), size);
+        assert_eq!(disk_bytes(&dir.path().join("absent")).unwrap(), 0);
+    }
 
     #[test]
     fn ports_are_distinct_and_never_those_of_outgoing_connections() {

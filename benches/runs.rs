@@ -4,15 +4,17 @@ use llm_config_benches::cluster::{Cluster, Kind, NODES};
 use llm_config_benches::compare;
 use llm_config_benches::compare::rows::{self, Contender};
 use llm_config_benches::compare::table::{self, Verdict};
+use llm_config_benches::curves::{self, book::Book};
+use llm_config_benches::draw;
 use llm_config_benches::drive::{self, Plan};
-use llm_config_benches::process::file_system;
+use llm_config_benches::process::{self, file_system};
 use llm_config_benches::report::{self, Record};
 use llm_config_benches::rolling;
 use llm_config_benches::servers::Servers;
 use llm_config_benches::system::{Link, Reads, Target};
 use procfs::Current as _;
 
-use crate::options::{Compare, Rolling, Run, Table};
+use crate::options::{Compare, Curves, Draw, Rolling, Run, Table};
 
 /// One run.
 pub async fn run(options: &Run) -> anyhow::Result<()> {
@@ -83,6 +85,26 @@ pub async fn compare(options: &Compare) -> anyhow::Result<()> {
         load_average()?,
     );
     println!("{}\n{}", table::HEAD, lines.join("\n"));
+    Ok(())
+}
+
+/// How cost grows.
+pub async fn curves(options: &Curves) -> anyhow::Result<()> {
+    let settings = options.settings()?;
+    // A connection for 8 watchers: ten thousand of them are more open files than many systems allow at first.
+    let files = process::raise_open_files()?;
+    eprintln!("up to {files} open files, here and in each server");
+    let sum = curves::run(&settings).await?;
+    eprintln!("{} runs with figures, {} without", sum.measured, sum.failed);
+    anyhow::ensure!(sum.measured > 0, "no run gave figures");
+    Ok(())
+}
+
+/// The pictures of what was measured.
+pub fn draw(options: &Draw) -> anyhow::Result<()> {
+    for name in draw::write(&Book::read(&options.from)?, &options.to)? {
+        eprintln!("{}", options.to.join(name).display());
+    }
     Ok(())
 }
 

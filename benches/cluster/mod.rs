@@ -20,7 +20,7 @@ use crate::system::{Link, Reads, Status, System};
 
 use nodes::{How, Node};
 
-/// As many of each system.
+/// As many of each system, unless it is said.
 pub const NODES: usize = 3;
 const START_TIMEOUT: Duration = Duration::from_secs(60);
 /// One attempt to write or to read.
@@ -91,6 +91,8 @@ pub struct Cluster {
     /// How many places there have been, so that none is used twice.
     places: usize,
     dir: TempDir,
+    /// What the servers are told beside who and where they are.
+    extra: &'static [&'static str],
 }
 
 impl Cluster {
@@ -99,16 +101,29 @@ impl Cluster {
     /// # Errors
     /// When a process cannot be started or stops, with the end of its log, or the cluster does not serve in time.
     pub async fn start(kind: Kind, programs: &Programs) -> anyhow::Result<Self> {
+        Self::start_with(kind, programs, NODES, &[]).await
+    }
+
+    /// The same with so many nodes, whose servers are told this too.
+    ///
+    /// # Errors
+    /// As above.
+    pub async fn start_with(
+        kind: Kind,
+        programs: &Programs,
+        size: usize,
+        extra: &'static [&'static str],
+    ) -> anyhow::Result<Self> {
         let program = programs.of(kind)?;
         let below = &programs.data;
         let dir = TempDir::with_prefix_in("llm-config-load-", below)
             .with_context(|| format!("cannot make a data directory below {}", below.display()))?;
-        let ports = nodes::ports(NODES)?;
+        let ports = nodes::ports(size)?;
         let how = How::Founder(nodes::peers(kind, (1..).zip(ports.iter().copied())));
         let nodes = (1..).zip(ports);
         let nodes = nodes.map(|(id, ports)| Node { id, ports, how: how.clone(), process: None });
         let nodes = nodes.collect();
-        let mut cluster = Self { kind, program, nodes, places: NODES, dir };
+        let mut cluster = Self { kind, program, nodes, places: size, dir, extra };
         for node in 0..cluster.size() {
             cluster.spawn(node)?;
         }
@@ -141,6 +156,14 @@ impl Cluster {
     #[must_use]
     pub fn file_system(&self) -> String {
         process::file_system(self.dir.path()).unwrap_or_else(|| "an unknown file system".to_owned())
+    }
+
+    /// What the data of all nodes takes on the disk.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub fn disk_bytes(&self) -> anyhow::Result<u64> {
+        process::disk_bytes(self.dir.path())
     }
 
     /// Where to read what the cluster costs.
@@ -220,12 +243,13 @@ impl Cluster {
     /// # Errors
     /// When there is no such program.
     pub fn spawn(&mut self, node: usize) -> anyhow::Result<()> {
-        let (kind, program) = (self.kind, self.program.clone());
+        let (kind, program, extra) = (self.kind, self.program.clone(), self.extra);
         let dir = self.dir.path().to_owned();
         let node = self.node_mut(node)?;
         let mut command = Command::new(program);
         command.env_clear();
         nodes::arguments(&mut command, kind, node, &dir);
+        command.args(extra);
         node.process = Some(Process::start(&mut command, &log_of(&dir, node.id))?);
         Ok(())
     }

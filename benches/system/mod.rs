@@ -19,7 +19,7 @@ use serde::Serialize;
 use tonic::transport::{Channel, Endpoint};
 
 pub use etcd::{Members as EtcdMembers, member_id as etcd_member_id};
-pub use llm_config::Members;
+pub use llm_config::{Bulk, Members};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const STATUS_TIMEOUT: Duration = Duration::from_secs(5);
