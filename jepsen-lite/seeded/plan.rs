@@ -5,7 +5,7 @@ use std::fmt;
 use clap::ValueEnum as _;
 use llm_config_bugs::Bug;
 
-use crate::nemesis::Class::{self, DiskError, Kill, OneWay, Partition, Rolling};
+use crate::nemesis::Class::{self, DiskError, Kill, Partition, Rolling};
 use crate::report::{Report, Verdict};
 use crate::run::class_name;
 use crate::workload::Workload;
@@ -148,7 +148,7 @@ pub const fn plan(bug: Bug) -> Plan {
         Bug::ReadBeforeReplay => Plan::peace("reads are answered before the replay", &[Checker("session")]).under(&[Kill], 12),
         Bug::MinRevisionIgnored => Plan::peace("`min_revision` is ignored", &[Checker("session"), Checker("staleness")]),
         Bug::StalenessIgnored => Plan::peace("`max_staleness_ms` is ignored", &[Checker("staleness")]).under(&[Partition], 10),
-        Bug::UnknownMadeAgain => Plan::peace("a write without a key is made again", &[Checker("revision"), Checker("counter")]).under(&[Partition, OneWay], 15),
+        Bug::UnknownMadeAgain => Plan::peace("a write without a key is made again", &[Checker("revision"), Checker("counter")]).under(&[Partition], 20),
         Bug::UnknownCalledRefused => Plan::peace("a write that may happen is called refused", &[Checker("aborted")]).under(&[Kill], 10),
         Bug::DoneCalledOverload => Plan::peace("a write that happened is called refused", &[Checker("aborted")]),
         Bug::AnswerBeforeCommit => Plan::peace("a write is answered before it is committed", &[Checker("linearizable"), Checker("revision"), Checker("durability")]),
