@@ -19,8 +19,8 @@ use llm_config_server::settings::{self, Flags, Settings, SettingsError};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing::level_filters::LevelFilter;
 
-/// RocksDB's memory comes from it too. A write makes many small pieces that other threads let go of, which costs a quarter of
-/// its processor time with the C library's allocator (docs/BENCHMARKS.md).
+/// RocksDB's memory comes from it too. A write makes many small pieces that other threads let go of, which is dear with the C
+/// library's allocator.
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
