@@ -4,6 +4,8 @@
 //! a refusal leaves not a byte behind, not even its time or its request id. That makes the retry of a refused command
 //! safe: it is decided anew, and as the first try did nothing, at most one try ever does.
 
+use std::sync::Arc;
+
 use llm_config_bugs::{Bug, active};
 
 use crate::audit;
@@ -25,8 +27,14 @@ use crate::record::{self, Request};
 use crate::requests::{self, Lookup};
 use crate::rotation;
 use crate::schemas;
-use crate::store::{Reader, StoreError};
+use crate::store::{Reader, StoreError, Writes};
 use crate::writer::Writer;
+
+/// Whether apply reads a record each time that the same entry is written. A store does well to have those at hand.
+#[must_use]
+pub fn reads_again(storage_key: &[u8]) -> bool {
+    keys::is_head(storage_key)
+}
 
 /// A command with the time its leader gave it.
 #[derive(Clone, Copy, Debug)]
@@ -47,9 +55,57 @@ impl Stamped<'_> {
     }
 }
 
+/// The commands of one batch: each sees what the ones before it did, and all their writes are stored together.
+///
+/// Every command reads and changes what is known of the state as a whole, so that is read once for the batch and written
+/// once at its end.
+#[derive(Debug)]
+pub struct Batch<'a, R: Reader + ?Sized> {
+    overlay: Overlay<'a, R>,
+    /// As stored, and as it is now. Read with the first command.
+    meta: Option<(Meta, Meta)>,
+}
+
+impl<'a, R: Reader + ?Sized> Batch<'a, R> {
+    /// No commands yet.
+    pub fn new(base: &'a R) -> Self {
+        Self { overlay: Overlay::new(base), meta: None }
+    }
+
+    /// Applies the next command, see [`apply()`].
+    pub fn apply(
+        &mut self,
+        time_ms: u64,
+        command: &Command,
+    ) -> Result<(Applied, Vec<Change>), StoreError> {
+        let (_, meta) = match &mut self.meta {
+            Some(known) => known,
+            none => {
+                let stored = Meta::from_record(self.overlay.get(&keys::meta())?)?;
+                none.insert((stored.clone(), stored))
+            }
+        };
+        apply_at(&mut self.overlay, meta, time_ms, command)
+    }
+
+    /// The writes of all commands, for one atomic batch.
+    pub fn into_writes(mut self) -> Writes {
+        if let Some((stored, meta)) = &self.meta
+            && stored != meta
+        {
+            self.overlay.put(keys::meta(), meta.to_record());
+        }
+        self.overlay.into_writes()
+    }
+}
+
 /// What carrying out a command came to, before it is known to whom it is told.
+#[allow(
+    clippy::large_enum_variant,
+    reason = "lives for one call; a box would cost an allocation per command"
+)]
 enum Done {
-    Now { revision: u64, outcome: Outcome, changes: Vec<Change> },
+    Now { meta: Meta, outcome: Outcome, changes: Vec<Change> },
     Before { revision: u64, result: Result<Outcome, Rejection> },
 }
 
@@ -62,12 +118,29 @@ pub fn apply<R: Reader + ?Sized>(
     time_ms: u64,
     command: &Command,
 ) -> Result<(Applied, Vec<Change>), StoreError> {
-    overlay.set_savepoint();
     let before = Meta::from_record(overlay.get(&keys::meta())?)?;
+    let mut meta = before.clone();
+    let answer = apply_at(overlay, &mut meta, time_ms, command)?;
+    if meta != before {
+        overlay.put(keys::meta(), meta.to_record());
+    }
+    Ok(answer)
+}
+
+/// The same with what is known of the state as a whole beside the overlay, not in it.
+fn apply_at<R: Reader + ?Sized>(
+    overlay: &mut Overlay<'_, R>,
+    before: &mut Meta,
+    time_ms: u64,
+    command: &Command,
+) -> Result<(Applied, Vec<Change>), StoreError> {
+    overlay.set_savepoint();
     let revision = before.revision;
     match carry_out(overlay, before, time_ms, command) {
-        Ok(Done::Now { revision, outcome, changes }) => {
+        Ok(Done::Now { meta, outcome, changes }) => {
             overlay.release_savepoint();
+            let revision = meta.revision;
+            *before = meta;
             Ok((Applied { revision, result: Ok(outcome), replayed: false }, changes))
         }
         Ok(Done::Before { revision, result }) => {
@@ -89,7 +162,7 @@ pub fn apply<R: Reader + ?Sized>(
 
 fn carry_out<R: Reader + ?Sized>(
     overlay: &mut Overlay<'_, R>,
-    before: Meta,
+    before: &Meta,
     time_ms: u64,
     command: &Command,
 ) -> QueryResult<Done> {
@@ -117,11 +190,7 @@ fn carry_out<R: Reader + ?Sized>(
         requests::remember(overlay, &mut meta, requester, request, stale_ms, &outcome)?;
     }
     change_log::evict(overlay, &mut meta, changes.len())?;
-    let revision = meta.revision;
-    if meta != before {
-        overlay.put(keys::meta(), meta.to_record());
-    }
-    Ok(Done::Now { revision, outcome, changes })
+    Ok(Done::Now { meta, outcome, changes })
 }
 
 fn answer_again<R: Reader + ?Sized>(
@@ -221,18 +290,18 @@ fn record<R: Reader + ?Sized>(
     command: &Command,
     outcome: &Outcome,
 ) -> Result<(), StoreError> {
-    let mut own = Vec::new();
-    let events = match (&command.operation, &command.origin) {
-        (Operation::Record(events), _) => events.as_slice(),
+    let revision = writer.revision();
+    let added = match (&command.operation, &command.origin) {
+        (Operation::Record(events), _) => {
+            audit::append(writer.store, &mut writer.meta, revision, events.iter().cloned())
+        }
         (_, Some(origin)) => {
-            own.extend(event_of(command, origin, outcome, writer.changes()));
-            own.as_slice()
+            let event = event_of(command, origin, outcome, writer.changes());
+            audit::append(writer.store, &mut writer.meta, revision, event)
         }
         (_, None) => return Ok(()),
     };
-    let revision = writer.revision();
-    audit::append(writer.store, &mut writer.meta, revision, events);
-    audit::evict(writer.store, &mut writer.meta, events.len() as u64)
+    audit::evict(writer.store, &mut writer.meta, added)
 }
 
 /// What a command that was carried out is remembered as; nothing when it changed nothing that anybody would ask for.
@@ -353,7 +422,7 @@ fn transact<R: Reader + ?Sized>(writer: &mut Writer<'_, '_, R>, txn: &Txn) -> Qu
         let result = match op {
             TxnOp::Set(set) => TxnResult::Set(writer.set(set)?.0),
             TxnOp::Delete(delete) => TxnResult::Delete(writer.delete(delete)?),
-            TxnOp::Get(address) => TxnResult::Get(writer.get(address)?),
+            TxnOp::Get(address) => TxnResult::Get(writer.get(address)?.map(Arc::new)),
         };
         size += match &result {
             TxnResult::Set(entry) | TxnResult::Delete(entry) | TxnResult::Get(Some(entry)) => {

@@ -17,41 +17,44 @@ use crate::overlay::Overlay;
 use crate::query::{self, Meta, Page, QueryResult};
 use crate::record::{self, Record as _};
 use crate::store::{Order, Reader, StoreError};
-use crate::wire;
 
 /// The hash of a link: over the stored form with an empty hash.
 fn hash_of(record: &record::Audit) -> [u8; 32] {
     let bare = record::Audit { hash: Bytes::new(), ..record.clone() };
+    hash_of_bare(&bare.encode_to_vec())
+}
+
+fn hash_of_bare(form: &[u8]) -> [u8; 32] {
     let mut hash = Sha256::new();
     hash.update(b"llm-config audit record v1");
-    hash.update(bare.encode_to_vec());
+    hash.update(form);
     hash.finalize().into()
 }
 
-/// Adds records at the end of the chain.
+/// Adds records at the end of the chain, and tells how many.
 pub(crate) fn append<R: Reader + ?Sized>(
     store: &mut Overlay<'_, R>,
     meta: &mut Meta,
     revision: u64,
-    events: &[AuditEvent],
-) {
+    events: impl IntoIterator<Item = AuditEvent>,
+) -> u64 {
+    let first = meta.audit.next;
     for event in events {
-        let mut record = record::Audit {
+        let bare = record::Audit {
             sequence: meta.audit.next,
             time_ms: meta.last_time_ms,
             revision,
-            event: Some(wire::AuditEvent::from(event)),
+            event: Some(event.into()),
             previous: Bytes::copy_from_slice(&meta.audit.head),
             hash: Bytes::new(),
         };
-        let hash = hash_of(&record);
-        record.hash = Bytes::copy_from_slice(&hash);
-        let bytes = record.to_bytes();
+        let (bytes, hash) = bare.hashed(hash_of_bare);
         meta.audit.bytes += bytes.len() as u64;
         store.put(keys::audit(meta.audit.next), bytes);
         meta.audit.next += 1;
         meta.audit.head = hash;
     }
+    meta.audit.next - first
 }
 
 /// Lets go of the oldest records beyond the age or the size that is kept, at most

@@ -1,5 +1,7 @@
 //! An entry as readers see it, and a change as watchers see it. Plain data, no rules.
 
+use std::sync::Arc;
+
 use crate::names::Address;
 use crate::sealed::Value;
 
@@ -67,13 +69,14 @@ pub enum ChangeKind {
 pub struct Change {
     /// What happened.
     pub kind: ChangeKind,
-    /// The version it made.
-    pub entry: Entry,
+    /// The version it made. Shared: answers, caches and watchers all want it.
+    pub entry: Arc<Entry>,
 }
 
 impl Change {
     /// The change that made this version.
-    pub fn of(entry: Entry) -> Self {
+    pub fn of(entry: impl Into<Arc<Entry>>) -> Self {
+        let entry = entry.into();
         let kind = if entry.deleted() { ChangeKind::Delete } else { ChangeKind::Set };
         Self { kind, entry }
     }

@@ -96,6 +96,11 @@ pub(crate) fn head(address: &Address) -> Vec<u8> {
     heads(&address.namespace, address.environment, address.key.as_str())
 }
 
+/// Whether a record is the head of an entry.
+pub(crate) fn is_head(storage_key: &[u8]) -> bool {
+    storage_key.first() == Some(&HEADS)
+}
+
 fn heads(namespace: &Namespace, environment: Environment, key: &str) -> Vec<u8> {
     join(HEADS, &[namespace.as_str().as_bytes(), &[END, environment.code()], key.as_bytes()])
 }

@@ -43,7 +43,7 @@ mod wire;
 mod writer;
 
 pub use access::{Action, Credential, Grant, Need, Rights, Role, Scope, Token};
-pub use apply::{Stamped, apply};
+pub use apply::{Batch, Stamped, apply, reads_again};
 pub use audit::AuditQuery;
 pub use command::{
     AddNode, AuditRetention, Authority, Ban, BanOrder, CheckedSchema, Command, Compact, Compare,

@@ -3,6 +3,8 @@
 //! A refusal is an answer, not a fault: it changes nothing, and no node may disagree about it. Faults of one node
 //! (`StoreError`) have no place here.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use llm_config_bugs::{Bug, active};
 
@@ -17,19 +19,19 @@ pub enum Outcome {
     /// The entry as it is now.
     Set {
         /// The new version.
-        entry: Entry,
+        entry: Arc<Entry>,
         /// Whether it did not exist before.
         created: bool,
     },
     /// The version that records the deletion.
     Deleted {
         /// The deletion.
-        entry: Entry,
+        entry: Arc<Entry>,
     },
     /// The new version that carries the old value.
     RolledBack {
         /// The new version.
-        entry: Entry,
+        entry: Arc<Entry>,
     },
     /// Which branch was taken and what each of its operations answered.
     Txn {
@@ -75,11 +77,11 @@ pub enum Outcome {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum TxnResult {
     /// The new version.
-    Set(Entry),
+    Set(Arc<Entry>),
     /// The deletion.
-    Delete(Entry),
+    Delete(Arc<Entry>),
     /// The entry, or None when there is none.
-    Get(Option<Entry>),
+    Get(Option<Arc<Entry>>),
 }
 
 /// Why a command or a query is refused: decided by the replicated state alone.

@@ -309,6 +309,19 @@ impl Record for Audit {
 }
 
 impl Audit {
+    /// The stored form of a record without its hash, and the hash that `hash` makes of it. What the hash covers is encoded
+    /// once: the hash is the last field, so the record with it begins with the record without it.
+    pub(crate) fn hashed(&self, hash: impl FnOnce(&[u8]) -> [u8; 32]) -> (Bytes, [u8; 32]) {
+        let mut bytes = BytesMut::with_capacity(1 + self.encoded_len() + 2 + 32);
+        bytes.put_u8(RECORD_FORMAT);
+        // As in `to_bytes`.
+        self.encode(&mut bytes).unwrap_or_default();
+        let hash = hash(&bytes[1..]);
+        let alone = Self { hash: Bytes::copy_from_slice(&hash), ..Self::default() };
+        alone.encode(&mut bytes).unwrap_or_default();
+        (bytes.freeze(), hash)
+    }
+
     pub(crate) fn into_record(self) -> Result<AuditRecord, StoreError> {
         let hash = |bytes: Bytes| {
             bytes
@@ -530,6 +543,24 @@ impl Meta {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_record_and_its_hash_are_stored_as_one_message() {
+        let bare = Audit {
+            sequence: 7,
+            time_ms: 1,
+            revision: 5,
+            event: Some(wire::AuditEvent::default()),
+            previous: Bytes::from_static(&[3; 32]),
+            hash: Bytes::new(),
+        };
+        let (bytes, hash) = bare.hashed(|form| {
+            assert_eq!(form, bare.encode_to_vec());
+            [9; 32]
+        });
+        assert_eq!(hash, [9; 32]);
+        assert_eq!(bytes, Audit { hash: Bytes::from_static(&[9; 32]), ..bare }.to_bytes());
+    }
 
     #[test]
     fn an_unknown_format_is_refused_with_the_name_of_the_table() {

@@ -4,6 +4,8 @@
 //! Only commands that were carried out are remembered (see `apply`). Records live for a window of log time; a record past
 //! it counts as absent, even when it has not been removed yet. The table is bounded, and removal is bounded per command.
 
+use std::sync::Arc;
+
 use std::ops::ControlFlow;
 
 use bytes::Bytes;
@@ -155,11 +157,11 @@ pub(crate) fn replay<R: Reader + ?Sized>(
     record: &Request,
 ) -> QueryResult<Outcome> {
     let mut versions = record.versions.iter().copied();
-    let mut entry = |address: &Address| -> QueryResult<Option<Entry>> {
+    let mut entry = |address: &Address| -> QueryResult<Option<Arc<Entry>>> {
         match versions.next() {
             Some(0) => Ok(None),
             Some(version) => match query::stored_version(store, address, version)? {
-                Some(entry) => Ok(Some(entry)),
+                Some(entry) => Ok(Some(Arc::new(entry))),
                 None => Err(Rejection::Compacted { oldest_revision: meta.oldest_revision }.into()),
             },
             None => Err(Rejection::IdempotencyKeyReused.into()),

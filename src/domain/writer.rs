@@ -3,6 +3,8 @@
 //! It checks what a single operation demands (expected version, existence); what a whole command demands, and taking
 //! everything back, is `apply`'s.
 
+use std::sync::Arc;
+
 use llm_config_bugs::{Bug, active, chance};
 
 use crate::change_log;
@@ -76,7 +78,7 @@ impl<'o, 'b, R: Reader + ?Sized> Writer<'o, 'b, R> {
     }
 
     /// Also answers whether the entry did not exist before.
-    pub(crate) fn set(&mut self, set: &Set) -> QueryResult<(Entry, bool)> {
+    pub(crate) fn set(&mut self, set: &Set) -> QueryResult<(Arc<Entry>, bool)> {
         if chance(Bug::ApplyByChance, 50) {
             return Err(Rejection::NotFound.into());
         }
@@ -102,7 +104,7 @@ impl<'o, 'b, R: Reader + ?Sized> Writer<'o, 'b, R> {
         Ok((self.write(&set.address, head, content)?, created))
     }
 
-    pub(crate) fn delete(&mut self, delete: &Delete) -> QueryResult<Entry> {
+    pub(crate) fn delete(&mut self, delete: &Delete) -> QueryResult<Arc<Entry>> {
         let head = query::head(&*self.store, &delete.address)?.filter(|head| head.live);
         let head = head.ok_or(Rejection::NotFound)?;
         Rejection::unless_at(head.current_version(), delete.expected_version)?;
@@ -115,7 +117,7 @@ impl<'o, 'b, R: Reader + ?Sized> Writer<'o, 'b, R> {
         Ok(self.write(&delete.address, Some(head), content)?)
     }
 
-    pub(crate) fn rollback(&mut self, rollback: &Rollback) -> QueryResult<Entry> {
+    pub(crate) fn rollback(&mut self, rollback: &Rollback) -> QueryResult<Arc<Entry>> {
         let head = query::head(&*self.store, &rollback.address)?.ok_or(Rejection::NotFound)?;
         Rejection::unless_at(head.current_version(), rollback.expected_version)?;
         let back = u64::from(active(Bug::RollbackOffByOne) && rollback.version > 1);
@@ -187,7 +189,7 @@ impl<'o, 'b, R: Reader + ?Sized> Writer<'o, 'b, R> {
         address: &Address,
         head: Option<Head>,
         content: Content,
-    ) -> Result<Entry, StoreError> {
+    ) -> Result<Arc<Entry>, StoreError> {
         let head = head.filter(|head| head.live || !active(Bug::DeleteResetsVersion));
         if active(Bug::TxnSplitsRevision) && !self.changes.is_empty() {
             self.revision += 1;
@@ -201,7 +203,7 @@ impl<'o, 'b, R: Reader + ?Sized> Writer<'o, 'b, R> {
             Some(head) if head.live => (head.created_at_ms, head.created_by),
             Some(_) | None => (now_ms, self.actor.to_owned()),
         };
-        let entry = Entry {
+        let entry = Arc::new(Entry {
             address: address.clone(),
             version,
             revision: self.revision,
@@ -213,11 +215,11 @@ impl<'o, 'b, R: Reader + ?Sized> Writer<'o, 'b, R> {
             description: content.description,
             tags: content.tags,
             comment: content.comment,
-        };
+        });
         self.store_entry(&entry, oldest_version, had_secrets)?;
         self.count(address, was_live, !entry.deleted())?;
         change_log::forget_version(self.store, &self.meta, address, version)?;
-        self.changes.push(Change::of(entry.clone()));
+        self.changes.push(Change::of(Arc::clone(&entry)));
         Ok(entry)
     }
 

@@ -14,7 +14,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use llm_config_archive::Summary;
-use llm_config_domain::{Operation, Overlay, apply, query};
+use llm_config_domain::{Batch, Operation, query};
 use rocksdb::{Cache, WriteOptions};
 use uuid::Uuid;
 
@@ -338,7 +338,7 @@ fn replay(engine: &RocksEngine, state: &StateDb, base: &Base) -> io::Result<()> 
 }
 
 fn apply_batch(state: &StateDb, batch: Vec<Entry>, applied: &mut SnapshotMeta) -> io::Result<()> {
-    let mut overlay = Overlay::new(state);
+    let mut batched = Batch::new(state);
     for entry in batch {
         applied.last_log_id = Some(entry.log_id);
         match entry.payload {
@@ -348,11 +348,11 @@ fn apply_batch(state: &StateDb, batch: Vec<Entry>, applied: &mut SnapshotMeta) -
             }
             EntryPayload::Normal(proposal) => {
                 let command = decode(&entry.log_id, proposal.command)?;
-                apply(&mut overlay, proposal.time_ms, &command).map_err(io::Error::other)?;
+                batched.apply(proposal.time_ms, &command).map_err(io::Error::other)?;
             }
         }
     }
-    let writes = overlay.into_writes().into_iter().map(|(key, value)| match value {
+    let writes = batched.into_writes().into_iter().map(|(key, value)| match value {
         Some(value) => Op::Put(Bytes::from(key), value),
         None => Op::Delete(Bytes::from(key)),
     });

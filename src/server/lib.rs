@@ -1,13 +1,12 @@
 //! The edge of a node: HTTP and gRPC in, the replica behind, health and metrics beside.
 //!
-//! Dependencies inside the crate point one way: `http, grpc → service → {admission, backups, cache, watch} → error`.
+//! Dependencies inside the crate point one way: `http, grpc → service → {admission, backups, watch} → error`.
 //! A gateway decides nothing: parsing, limits, consistency and errors are the service's, so both doors answer alike.
 
 pub mod access;
 mod address;
 pub mod admission;
 pub mod backups;
-pub mod cache;
 pub mod dev;
 pub mod error;
 #[cfg(any(test, feature = "fuzzing"))]

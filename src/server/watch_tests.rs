@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use llm_config_domain::{Address, ChangeKind, Entry, JsonValue, Key};
+use llm_config_domain::{Address, Entry, JsonValue, Key};
 
 use super::*;
 use crate::access::{Access, Caller};
@@ -62,7 +62,7 @@ fn change(revision: u64, namespace: &str, key: &str) -> Change {
         tags: Vec::new(),
         comment: String::new(),
     };
-    Change { kind: ChangeKind::Set, entry }
+    Change::of(entry)
 }
 
 impl Fixture {
@@ -210,7 +210,7 @@ async fn an_environment_is_filtered() {
     let filter = Filter { environment: Some(Environment::Production), ..Filter::default() };
     let mut watcher = fixture.watch(filter, WatchFrom::Now).await.unwrap();
     let mut production = change(2, "app", "k");
-    production.entry.address.environment = Environment::Production;
+    Arc::make_mut(&mut production.entry).address.environment = Environment::Production;
     fixture.apply_all(1..=1);
     fixture.apply(2, vec![production]);
     assert_eq!(revisions(&mut watcher, 1).await, [2]);

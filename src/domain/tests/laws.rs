@@ -5,15 +5,16 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use llm_config_domain::{
     Action, AddNode, Address, Applied, AuditEvent, AuditKind, AuditRetention, Authority, BanOrder,
-    Change, CheckedSchema, Command, Compact, Compare, Credential, DataKey, Delete, DeleteSchema,
-    DropDataKey, Entry, Environment, Found, Grant, JsonValue, Key, ListQuery, MemoryStore, Meta,
-    Namespace, Node, Operation, Order, Origin, Outcome, Overlay, PutSchema, QueryError, Reader,
-    Rejection, RemoveNode, Reseal, ResealedVersion, Role, Rollback, Scope, Sealed, Set, Token, Txn,
-    TxnOp, Value, apply, audit, digest, key_ring, limits, query, schemas,
+    Batch, Change, CheckedSchema, Command, Compact, Compare, Credential, DataKey, Delete,
+    DeleteSchema, DropDataKey, Entry, Environment, Found, Grant, JsonValue, Key, ListQuery,
+    MemoryStore, Meta, Namespace, Node, Operation, Order, Origin, Outcome, Overlay, PutSchema,
+    QueryError, Reader, Rejection, RemoveNode, Reseal, ResealedVersion, Role, Rollback, Scope,
+    Sealed, Set, Token, Txn, TxnOp, Value, apply, audit, digest, key_ring, limits, query, schemas,
 };
 use proptest::collection::{btree_map, vec};
 use proptest::option;
@@ -390,16 +391,16 @@ proptest! {
         let answers = run_all(&mut one, &log);
         let mut batched_answers = Vec::new();
         for commands in log.chunks(batch) {
-            let mut overlay = Overlay::new(&batched);
+            let mut together = Batch::new(&batched);
             for (time_ms, command) in commands {
                 let sent = Command::decode(command.encode());
                 match sent {
-                    Ok(sent) => batched_answers.push(apply(&mut overlay, *time_ms, &sent).unwrap()),
+                    Ok(sent) => batched_answers.push(together.apply(*time_ms, &sent).unwrap()),
                     // What decoding refuses, apply refuses as well: no node depends on where it is caught.
-                    Err(_) => batched_answers.push(apply(&mut overlay, *time_ms, command).unwrap()),
+                    Err(_) => batched_answers.push(together.apply(*time_ms, command).unwrap()),
                 }
             }
-            let writes = overlay.into_writes();
+            let writes = together.into_writes();
             batched.apply_writes(writes);
         }
         prop_assert_eq!(answers, batched_answers);
@@ -560,7 +561,7 @@ proptest! {
         for (time_ms, command) in &log {
             let (applied, changes) = run(&mut store, *time_ms, command);
             if applied.result.is_ok() {
-                latest.values_mut().for_each(|change| reseal(&mut change.entry, command));
+                latest.values_mut().for_each(|change| reseal(Arc::make_mut(&mut change.entry), command));
             }
             if !changes.is_empty() {
                 revision += 1;
@@ -577,7 +578,7 @@ proptest! {
         }
         for address in all_addresses() {
             let entry = latest.get(&address).map(|change| change.entry.clone()).filter(|entry| !entry.deleted());
-            prop_assert_eq!(query::get(&store, &address).unwrap(), entry);
+            prop_assert_eq!(query::get(&store, &address).unwrap().map(Arc::new), entry);
         }
     }
 
@@ -588,7 +589,7 @@ proptest! {
         for (time_ms, command) in &log {
             let (applied, changes) = run(&mut store, *time_ms, command);
             if applied.result.is_ok() {
-                told.values_mut().flatten().for_each(|change| reseal(&mut change.entry, command));
+                told.values_mut().flatten().for_each(|change| reseal(Arc::make_mut(&mut change.entry), command));
             }
             if !changes.is_empty() {
                 told.insert(applied.revision, changes);
@@ -620,7 +621,7 @@ proptest! {
         let mut kept_from: BTreeMap<Address, u64> = BTreeMap::new();
         for (time_ms, command) in &log {
             for change in run(&mut store, *time_ms, command).1 {
-                let Entry { address, version, revision, ref value, .. } = change.entry;
+                let Entry { address, version, revision, value, .. } = Arc::unwrap_or_clone(change.entry);
                 deletions.remove(&address);
                 if value.is_none() {
                     deletions.insert(address.clone(), (version, revision));

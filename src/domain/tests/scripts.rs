@@ -499,7 +499,7 @@ fn show_outcome(outcome: &Outcome) -> String {
                 let line = match result {
                     TxnResult::Set(entry) => format!("set {}", show_entry(entry)),
                     TxnResult::Delete(entry) => format!("delete {}", show_entry(entry)),
-                    TxnResult::Get(entry) => format!("get {}", show_found(entry.as_ref())),
+                    TxnResult::Get(entry) => format!("get {}", show_found(entry.as_deref())),
                 };
                 write!(text, "\n  {line}").unwrap();
             }

@@ -1,5 +1,7 @@
 //! Answers as bytes: what the leader sends back to the node that forwarded a command.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use prost::Message;
 
@@ -77,7 +79,15 @@ impl TryFrom<Entry> for entry::Entry {
     }
 }
 
-fn entry(entry: Option<Entry>) -> Result<entry::Entry, DecodeError> {
+impl TryFrom<Entry> for Arc<entry::Entry> {
+    type Error = DecodeError;
+
+    fn try_from(entry: Entry) -> Result<Self, DecodeError> {
+        entry::Entry::try_from(entry).map(Arc::new)
+    }
+}
+
+fn entry(entry: Option<Entry>) -> Result<Arc<entry::Entry>, DecodeError> {
     required(entry, "an entry")?.try_into()
 }
 
@@ -122,9 +132,9 @@ pub(crate) enum OpResultKind {
 impl From<&TxnResult> for OpResult {
     fn from(result: &TxnResult) -> Self {
         let kind = match result {
-            TxnResult::Set(entry) => OpResultKind::Set(entry.into()),
-            TxnResult::Delete(entry) => OpResultKind::Delete(entry.into()),
-            TxnResult::Get(Some(entry)) => OpResultKind::Found(entry.into()),
+            TxnResult::Set(entry) => OpResultKind::Set(entry.as_ref().into()),
+            TxnResult::Delete(entry) => OpResultKind::Delete(entry.as_ref().into()),
+            TxnResult::Get(Some(entry)) => OpResultKind::Found(entry.as_ref().into()),
             TxnResult::Get(None) => OpResultKind::Absent(Unit {}),
         };
         Self { kind: Some(kind) }
@@ -291,10 +301,10 @@ impl From<&Outcome> for Answer {
     fn from(outcome: &Outcome) -> Self {
         match outcome {
             Outcome::Set { entry, created } => {
-                Self::Set(SetOutcome { entry: Some(entry.into()), created: *created })
+                Self::Set(SetOutcome { entry: Some(entry.as_ref().into()), created: *created })
             }
-            Outcome::Deleted { entry } => Self::Deleted(entry.into()),
-            Outcome::RolledBack { entry } => Self::RolledBack(entry.into()),
+            Outcome::Deleted { entry } => Self::Deleted(entry.as_ref().into()),
+            Outcome::RolledBack { entry } => Self::RolledBack(entry.as_ref().into()),
             Outcome::Txn { succeeded, results } => Self::Txn(TxnOutcome {
                 succeeded: *succeeded,
                 results: results.iter().map(OpResult::from).collect(),

@@ -391,23 +391,29 @@ pub(crate) struct AuditEvent {
     detail: String,
 }
 
-impl From<&event::AuditEvent> for AuditEvent {
-    fn from(event: &event::AuditEvent) -> Self {
-        let target = |target: &AuditTarget| Target {
+impl From<event::AuditEvent> for AuditEvent {
+    fn from(event: event::AuditEvent) -> Self {
+        let target = |target: AuditTarget| Target {
             address: Some((&target.address).into()),
             version: target.version,
         };
         Self {
             kind: event.kind.code(),
-            actor: event.actor.clone(),
-            principal: event.principal.clone(),
-            source: event.source.clone(),
-            request_id: event.request_id.clone(),
+            actor: event.actor,
+            principal: event.principal,
+            source: event.source,
+            request_id: event.request_id,
             node: event.node,
-            targets: event.targets.iter().map(target).collect(),
-            comment: event.comment.clone(),
-            detail: event.detail.clone(),
+            targets: event.targets.into_iter().map(target).collect(),
+            comment: event.comment,
+            detail: event.detail,
         }
+    }
+}
+
+impl From<&event::AuditEvent> for AuditEvent {
+    fn from(event: &event::AuditEvent) -> Self {
+        event.clone().into()
     }
 }
 

@@ -3,6 +3,7 @@
 pub(crate) mod directory;
 pub(crate) mod engine;
 pub(crate) mod log;
+mod recall;
 pub(crate) mod rocks;
 pub(crate) mod snapshot;
 pub(crate) mod state;

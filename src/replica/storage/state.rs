@@ -14,8 +14,8 @@ use bytes::Bytes;
 use futures::{Stream, StreamExt as _};
 use llm_config_bugs::{Bug, active};
 use llm_config_domain::{
-    Applied, COMMAND_FORMAT, Change, Command, DecodeError, Node, Operation, Overlay, QueryError,
-    RECORD_FORMAT, apply, query,
+    Applied, Batch, COMMAND_FORMAT, Change, Command, DecodeError, Node, Operation, QueryError,
+    RECORD_FORMAT, query,
 };
 use llm_config_proto::internal as pb;
 use openraft::RaftSnapshotBuilder;
@@ -26,6 +26,7 @@ use tokio::sync::watch;
 
 use super::directory::{Directory, SNAPSHOT_POINTER, STATE_POINTER, is_folder, sync_dir};
 use super::engine::Op;
+use super::recall::Recall;
 use super::rocks;
 use super::snapshot::{self, APPLIED_KEY, Complete, SnapshotDir};
 use super::view::{StateDb, View};
@@ -209,6 +210,7 @@ impl Shared {
 /// The state machine as openraft drives it.
 pub(crate) struct StateMachine {
     shared: Arc<Shared>,
+    recall: Recall,
     applied: SnapshotMeta,
 }
 
@@ -263,7 +265,7 @@ impl StateMachine {
         };
         shared.reload_registry(&state, &applied)?;
         shared.publish(&state, applied.last_log_id.map_or(0, |id| id.index))?;
-        Ok(Self { shared: Arc::new(shared), applied })
+        Ok(Self { shared: Arc::new(shared), recall: Recall::new(), applied })
     }
 
     /// Makes the snapshot that the log is going to begin behind, unless there is one. The state can be ahead of the log: what
@@ -290,7 +292,8 @@ impl StateMachine {
     ) -> io::Result<()> {
         let started = Instant::now();
         let state = self.shared.current();
-        let mut overlay = Overlay::new(state.as_ref());
+        let recalling = self.recall.of(&state);
+        let mut batched = Batch::new(&recalling);
         let mut answers = Vec::with_capacity(batch.len());
         let mut changed: Vec<(u64, Vec<Change>)> = Vec::new();
         let mut registry_changed = false;
@@ -319,7 +322,7 @@ impl StateMachine {
                     );
                     rules_changed |= command.operation.changes_rules();
                     let (applied, changes) =
-                        apply(&mut overlay, proposal.time_ms, &command).map_err(state_error)?;
+                        batched.apply(proposal.time_ms, &command).map_err(state_error)?;
                     if !changes.is_empty() {
                         changed.push((applied.revision, changes));
                     }
@@ -328,8 +331,8 @@ impl StateMachine {
             };
             answers.push((responder, answer));
         }
-        let mut ops: Vec<Op> = overlay
-            .into_writes()
+        let writes = batched.into_writes();
+        let mut ops: Vec<Op> = writes
             .into_iter()
             .map(|(key, value)| match value {
                 Some(value) => Op::Put(Bytes::from(key), value),
@@ -347,6 +350,13 @@ impl StateMachine {
         // A compaction may have met damage: then nothing can be written any more.
         written.map_err(rocks::io_error).inspect_err(|error| self.shared.directory.noted(error))?;
         crash_point("state.after-write");
+        for op in &ops {
+            match op {
+                Op::Put(key, value) => self.recall.written(key, Some(value)),
+                Op::Delete(key) => self.recall.written(key, None),
+                Op::DeleteRange(..) => {}
+            }
+        }
         if joint {
             crash_point("members.joint");
         }
@@ -412,6 +422,7 @@ impl StateMachine {
         drop(current);
         let old = std::mem::replace(&mut *shared.current.write(), Arc::clone(&state));
         old.retire();
+        self.recall.clear();
         self.applied = applied;
         shared.reload_registry(&state, &self.applied)?;
         let revision = query::revision(state.as_ref()).map_err(query_error)?;

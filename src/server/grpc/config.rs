@@ -1,5 +1,6 @@
 //! `llmconfig.v1.ConfigService`.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures::stream::BoxStream;
@@ -48,7 +49,7 @@ impl ConfigService for ConfigGateway {
         };
         let answer =
             self.service.get(&context, request).await.map_err(|error| self.refuse(error))?;
-        let entry = convert::shown(answer.entry, answer.revealed.as_ref());
+        let entry = convert::shown(Arc::unwrap_or_clone(answer.entry), answer.revealed.as_ref());
         Ok(read(v1::GetResponse { entry: Some(entry) }, answer.revision))
     }
 
@@ -70,7 +71,7 @@ impl ConfigService for ConfigGateway {
         let answer =
             self.service.set(&context, request).await.map_err(|error| self.refuse(error))?;
         let message =
-            v1::SetResponse { entry: Some(convert::entry(answer.entry)), created: answer.created };
+            v1::SetResponse { entry: Some(convert::shared(answer.entry)), created: answer.created };
         Ok(Response::new(message))
     }
 
@@ -196,7 +197,7 @@ impl ConfigService for ConfigGateway {
         };
         let answer =
             self.service.rollback(&context, request).await.map_err(|error| self.refuse(error))?;
-        Ok(Response::new(v1::RollbackResponse { entry: Some(convert::entry(answer.entry)) }))
+        Ok(Response::new(v1::RollbackResponse { entry: Some(convert::shared(answer.entry)) }))
     }
 
     async fn resolve(

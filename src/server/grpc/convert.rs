@@ -1,5 +1,6 @@
 //! Between the messages of the wire and the service's plain requests and answers.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -85,7 +86,7 @@ pub(super) fn txn_result(result: TxnResult) -> v1::TxnResult {
         TxnResult::Delete(of) => ("delete", Some(of)),
         TxnResult::Get(of) => ("get", of),
     };
-    v1::TxnResult { op: op.to_owned(), entry: of.map(entry) }
+    v1::TxnResult { op: op.to_owned(), entry: of.map(shared) }
 }
 
 pub(super) fn watch(request: v1::WatchRequest) -> WatchRequest {
@@ -113,12 +114,17 @@ fn event(change: Change) -> v1::WatchEvent {
         ChangeKind::Set => v1::watch_event::Kind::Set,
         ChangeKind::Delete => v1::watch_event::Kind::Delete,
     };
-    v1::WatchEvent { kind: kind.into(), entry: Some(entry(change.entry)) }
+    v1::WatchEvent { kind: kind.into(), entry: Some(shared(change.entry)) }
 }
 
 /// An entry, masked when it is a secret.
 pub(super) fn entry(entry: Entry) -> v1::Entry {
     shown(entry, None)
+}
+
+/// The same for one that others hold too.
+pub(super) fn shared(of: Arc<Entry>) -> v1::Entry {
+    entry(Arc::unwrap_or_clone(of))
 }
 
 /// An entry with the plaintext that the caller may see.

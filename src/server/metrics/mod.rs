@@ -17,6 +17,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use llm_config_cache::Counts;
 use llm_config_domain::Environment;
 use parking_lot::RwLock;
 use prometheus::proto::MetricFamily;
@@ -103,14 +104,17 @@ pub struct Metrics {
     /// Filled by the gateway, which knows the methods.
     grpc_requests: OnceLock<Grid>,
     grpc_duration: HistogramVec,
+    /// Those of the known methods, found without the lock of the vector.
+    grpc_durations: OnceLock<Vec<(&'static str, Histogram)>>,
     connections: IntGaugeVec,
     connections_max: IntGaugeVec,
-    operations: IntCounterVec,
-    operation_duration: HistogramVec,
+    /// In the order of [`OPERATIONS`].
+    operations: [(IntCounter, Histogram); OPERATIONS.len()],
     errors: Grid,
     environment_errors: Grid,
     reads: [IntCounter; 2],
-    changes: IntCounterVec,
+    /// In the order of [`Environment::ALL`].
+    changes: [IntCounter; Environment::ALL.len()],
     storage_reads: [Histogram; StorageRead::ALL.len()],
     overloaded: IntCounterVec,
     watchers: IntGauge,
@@ -181,6 +185,24 @@ impl Metrics {
             "Reads of entries, by the consistency that was asked for",
             &["consistency"],
         );
+        let operations = counters(
+            &registry,
+            "config_operations_total",
+            "Operations that this node took from clients, over HTTP or gRPC",
+            &["operation"],
+        );
+        let operation_duration = histograms(
+            &registry,
+            "config_operation_duration_seconds",
+            "Time that an operation took in the service",
+            &["operation"],
+        );
+        let changes = counters(
+            &registry,
+            "config_changes_total",
+            "Changes of entries that the node applied; the same on every node",
+            &["environment"],
+        );
         let metrics = Self {
             http_requests: HttpRequests::default(),
             http_duration: histograms(
@@ -196,6 +218,7 @@ impl Metrics {
                 "Time from the head of a gRPC call to the head of its answer",
                 &["method"],
             ),
+            grpc_durations: OnceLock::new(),
             connections: gauges(
                 &registry,
                 "llm_config_connections",
@@ -208,28 +231,16 @@ impl Metrics {
                 "Client connections that are taken at a time",
                 &["listener"],
             ),
-            operation_duration: histograms(
-                &registry,
-                "config_operation_duration_seconds",
-                "Time that an operation took in the service",
-                &["operation"],
-            ),
             reads: [Consistency::Cached, Consistency::Linearizable]
                 .map(|consistency| reads.with_label_values(&[consistency.as_str()])),
-            changes: counters(
-                &registry,
-                "config_changes_total",
-                "Changes of entries that the node applied; the same on every node",
-                &["environment"],
-            ),
+            changes: Environment::ALL
+                .map(|environment| changes.with_label_values(&[environment.as_str()])),
             storage_reads: StorageRead::ALL
                 .map(|read| storage_reads.with_label_values(&[read.as_str()])),
-            operations: counters(
-                &registry,
-                "config_operations_total",
-                "Operations that this node took from clients, over HTTP or gRPC",
-                &["operation"],
-            ),
+            operations: OPERATIONS.map(|operation| {
+                let of = &[operation];
+                (operations.with_label_values(of), operation_duration.with_label_values(of))
+            }),
             errors: Grid::new(
                 ("config_errors_total", "Operations that ended with an error, by stable code"),
                 ["operation", "code"],
@@ -286,13 +297,6 @@ impl Metrics {
 
     /// A series that appears with its first event hides that event from `increase()`, so what is known is shown at once.
     fn show_known_series(&self) {
-        for operation in OPERATIONS {
-            self.operations.with_label_values(&[operation]);
-            self.operation_duration.with_label_values(&[operation]);
-        }
-        for environment in ENVIRONMENTS.iter() {
-            self.changes.with_label_values(&[environment]);
-        }
         for bound in BOUNDS {
             self.overloaded.with_label_values(&[bound]);
         }
@@ -329,9 +333,11 @@ impl Metrics {
         let of = ("grpc_requests_total", "gRPC calls answered");
         self.grpc_requests
             .get_or_init(|| Grid::new(of, ["method", "code"], methods, codes, &["OK"]));
-        for method in methods {
-            self.grpc_duration.with_label_values(&[method]);
-        }
+        self.grpc_durations.get_or_init(|| {
+            let of =
+                |method: &&'static str| (*method, self.grpc_duration.with_label_values(&[method]));
+            methods.iter().map(of).collect()
+        });
     }
 
     /// Counts a gRPC answer; a stream counts when it opens.
@@ -339,7 +345,10 @@ impl Metrics {
         if let Some(requests) = self.grpc_requests.get() {
             requests.inc(method, code);
         }
-        self.grpc_duration.with_label_values(&[method]).observe(took.as_secs_f64());
+        let mut known = self.grpc_durations.get().into_iter().flatten();
+        if let Some((_, durations)) = known.find(|(known, _)| *known == method) {
+            durations.observe(took.as_secs_f64());
+        }
     }
 
     /// Counts a connection of a listener until the guard is dropped.
@@ -359,8 +368,12 @@ impl Metrics {
 
     /// Counts an operation, on the node that took the request.
     pub fn operation(&self, operation: &'static str, took: Duration) {
-        self.operations.with_label_values(&[operation]).inc();
-        self.operation_duration.with_label_values(&[operation]).observe(took.as_secs_f64());
+        let at = OPERATIONS.iter().position(|known| *known == operation);
+        debug_assert!(at.is_some(), "{operation} is not in the list");
+        if let Some((count, durations)) = at.and_then(|at| self.operations.get(at)) {
+            count.inc();
+            durations.observe(took.as_secs_f64());
+        }
     }
 
     /// Counts an operation's error.
@@ -387,7 +400,9 @@ impl Metrics {
     /// Counts changes that were applied.
     pub fn changes(&self, environments: impl Iterator<Item = Environment>) {
         for environment in environments {
-            self.changes.with_label_values(&[environment.as_str()]).inc();
+            if let Some(count) = self.changes.get(environment.index()) {
+                count.inc();
+            }
         }
     }
 
@@ -406,21 +421,6 @@ impl Metrics {
     /// Counts a watch that was further behind than the change log reaches.
     pub fn watch_compacted(&self) {
         self.watches_compacted.inc();
-    }
-
-    /// Counts a read that the entry cache answered.
-    pub fn cache_hit(&self) {
-        self.cache.hits.fetch_add(1, Ordering::Relaxed);
-    }
-
-    /// Counts a read that went to storage.
-    pub fn cache_miss(&self) {
-        self.cache.misses.fetch_add(1, Ordering::Relaxed);
-    }
-
-    /// Counts entries that left the cache for want of room.
-    pub fn cache_eviction(&self, entries: u64) {
-        self.cache.evictions.fetch_add(entries, Ordering::Relaxed);
     }
 
     /// Open watches now.
@@ -501,6 +501,21 @@ impl Metrics {
         let mut page = Vec::with_capacity(256 << 10);
         TextEncoder::new().encode(&families, &mut page)?;
         Ok(page)
+    }
+}
+
+/// Of the cache of entries.
+impl Counts for Metrics {
+    fn hit(&self) {
+        self.cache.hits.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn miss(&self) {
+        self.cache.misses.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn evicted(&self, slots: u64) {
+        self.cache.evictions.fetch_add(slots, Ordering::Relaxed);
     }
 }
 

@@ -26,6 +26,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
+use llm_config_cache::CacheSize;
 use llm_config_domain::{
     Action, Address, Environment, Key, Namespace, Need, QueryError, Rejection,
 };
@@ -34,7 +35,6 @@ use llm_config_replica::{Replica, Status, View};
 use crate::access::{Access, Caller};
 use crate::admission::Admission;
 use crate::backups::{BackupLimits, Backups};
-use crate::cache::CacheSize;
 use crate::error::{Effect, ServiceError};
 use crate::limits::Limits;
 use crate::metrics::{Metrics, StorageRead};

@@ -5,13 +5,13 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use llm_config_bugs::{Bug, active};
+use llm_config_cache::{Lookup, Slot, Ticket};
 use llm_config_domain::{Action, Address, Entry, Environment, Namespace, Need, Value, query};
 use llm_config_replica::ReadError;
 use sha2::{Digest, Sha256};
 
 use super::{Consistency, environment, query_error};
 use super::{Context, GetAnswer, GetRequest, ReadOptions, ResolveAnswer, ResolveRequest, Service};
-use crate::cache::{Lookup, Slot, Ticket};
 use crate::error::ServiceError;
 use crate::hex::hex;
 use crate::metrics::StorageRead;
@@ -151,7 +151,7 @@ impl Service {
         let begun = Instant::now();
         let (view, revision) = self.view()?;
         let found = query::get_version(&view, address, version)
-            .map(|entry| GetAnswer { entry, revealed: None, revision })
+            .map(|entry| GetAnswer { entry: Arc::new(entry), revealed: None, revision })
             .map_err(|error| {
                 query_error(error, revision, || {
                     format!("there is no version {version} of {address}")
@@ -168,7 +168,7 @@ impl Service {
         environments: &[Environment],
     ) -> Result<Found, ServiceError> {
         let (entry, revision) = match self.cached(address, environments) {
-            Cached::Found(entry, revision) => (Some(Arc::unwrap_or_clone(entry)), revision),
+            Cached::Found(entry, revision) => (Some(entry), revision),
             Cached::Absent(revision) => (None, revision),
             Cached::Unknown(ticket) => self.stored(address, environments, ticket)?,
         };
@@ -214,21 +214,20 @@ impl Service {
         address: &Address,
         environments: &[Environment],
         ticket: Option<(Address, Ticket)>,
-    ) -> Result<(Option<Entry>, u64), ServiceError> {
+    ) -> Result<(Option<Arc<Entry>>, u64), ServiceError> {
         let begun = Instant::now();
         // Taken after the ticket: whatever was applied before the ticket is in the view.
         let (view, revision) = self.view()?;
         for environment in environments {
             let candidate = Address { environment: *environment, ..address.clone() };
-            let entry = query::get(&view, &candidate).map_err(|error| {
+            let found = query::get(&view, &candidate).map_err(|error| {
                 query_error(error, revision, || format!("there is no entry {candidate}"))
             })?;
+            let entry = found.map(Arc::new);
             if let Some((missed, ticket)) = &ticket
                 && *missed == candidate
             {
-                let slot = entry
-                    .clone()
-                    .map_or(Slot::Absent { revision }, |entry| Slot::Present(Arc::new(entry)));
+                let slot = entry.clone().map_or(Slot::Absent { revision }, Slot::Present);
                 self.inner.shared.cache.fill(ticket, candidate, slot);
             }
             if entry.is_some() {

@@ -3,6 +3,7 @@
 //! Requests hold text as it arrived; the service parses. Answers hold domain types; the gateways render.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
@@ -82,7 +83,7 @@ pub struct GetRequest {
 
 #[derive(Debug)]
 pub struct GetAnswer {
-    pub entry: Entry,
+    pub entry: Arc<Entry>,
     /// Of a secret, when it was asked for.
     pub revealed: Option<Plaintext>,
     pub revision: u64,
@@ -105,7 +106,7 @@ pub struct SetRequest {
 
 #[derive(Debug, Clone)]
 pub struct SetAnswer {
-    pub entry: Entry,
+    pub entry: Arc<Entry>,
     pub created: bool,
     pub revision: u64,
     /// The answer was remembered from the first request with this idempotency key.
@@ -140,7 +141,7 @@ pub struct RollbackRequest {
 
 #[derive(Debug, Clone)]
 pub struct RollbackAnswer {
-    pub entry: Entry,
+    pub entry: Arc<Entry>,
     pub revision: u64,
     pub replayed: bool,
 }

@@ -6,11 +6,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use llm_config_cache::Cache;
 use llm_config_domain::{Change, Reader};
 use llm_config_replica::Observer;
 
 use super::Guards;
-use crate::cache::Cache;
 use crate::metrics::Metrics;
 use crate::watch::{WatchHub, WatchLimits};
 
@@ -32,7 +32,7 @@ impl Default for SharedLimits {
         SharedLimits {
             cache_bytes: 64 << 20,
             ring_revisions: 16_384,
-            ring_bytes: 32 << 20,
+            ring_bytes: 8 << 20,
             watchers: 10_000,
             watch_bytes: 64 << 20,
         }
@@ -41,7 +41,7 @@ impl Default for SharedLimits {
 
 /// The observer of a replica. Made before the replica starts, handed to the service afterwards.
 pub struct Shared {
-    pub(crate) cache: Cache,
+    pub(crate) cache: Cache<Metrics>,
     pub(crate) hub: Arc<WatchHub>,
     guards: Arc<Guards>,
     metrics: Arc<Metrics>,
@@ -100,7 +100,7 @@ impl Shared {
         self.hub.advance(revision);
     }
 
-    fn take_over(&self, revision: u64, into_cache: impl FnOnce(&Cache)) {
+    fn take_over(&self, revision: u64, into_cache: impl FnOnce(&Cache<Metrics>)) {
         self.begun.fetch_max(revision, Ordering::SeqCst);
         into_cache(&self.cache);
         self.done.fetch_max(revision, Ordering::SeqCst);

@@ -7,6 +7,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use llm_config_cache::Slot;
 use llm_config_domain::{
     Action, Address, AuditKind, Command, Compact, Compare, Delete, JsonValue, Need, Operation,
     Outcome, Rejection, Rollback, Set, Txn, TxnOp, TxnResult, Value, limits, query,
@@ -404,17 +405,31 @@ impl Service {
         for (set, choice) in sets.into_iter().zip(choices) {
             secret.push(match choice {
                 Some(said) => *said,
-                None => {
-                    let (view, revision) = match &mut view {
-                        Some(view) => view,
-                        none => none.insert(self.view()?),
-                    };
-                    query::is_secret(view, &set.address)
-                        .map_err(|error| query_error(error, *revision, || missing(&set.address)))?
-                }
+                None => match self.remembered_secret(&set.address) {
+                    Some(known) => known,
+                    None => {
+                        let (view, revision) = match &mut view {
+                            Some(view) => view,
+                            none => none.insert(self.view()?),
+                        };
+                        query::is_secret(view, &set.address).map_err(|error| {
+                            query_error(error, *revision, || missing(&set.address))
+                        })?
+                    }
+                },
             });
         }
         Ok(secret)
+    }
+
+    /// What the cache says about an entry being a secret; nothing when it does not know the entry.
+    fn remembered_secret(&self, address: &Address) -> Option<bool> {
+        let shared = &self.inner.shared;
+        shared.abreast_of(self.replica().applied_revision())?;
+        shared.cache.peek(address).map(|slot| match slot {
+            Slot::Present(entry) => entry.is_secret(),
+            Slot::Absent { .. } => false,
+        })
     }
 
     /// A command of the caller.

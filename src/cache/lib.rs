@@ -3,6 +3,9 @@
 //! Bounded by bytes, sharded, least recently used out first. It is fed by what the replica applied; a miss may be
 //! filled from storage, but only when nothing was applied to that shard since the read began, so that an old read
 //! never overwrites a newer change. There is no expiry: an entry is right for what the node applied, or not here.
+//!
+//! A crate of its own, so that what measures it need not link a server. Who keeps numbers of it does so by [`Counts`].
+#![forbid(unsafe_code)]
 
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
@@ -10,15 +13,23 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use llm_config_bugs::{Bug, active};
 use llm_config_domain::{Address, Change, Entry};
-use lru::LruCache;
+use lru::{DefaultHasher, LruCache};
 use parking_lot::Mutex;
-
-use crate::metrics::Metrics;
 
 const SHARDS: usize = 16;
 
 /// Charged for each slot besides its entry: map and list nodes, the address.
 const SLOT_OVERHEAD_BYTES: usize = 256;
+
+/// Is told how the cache is doing: at every lookup, so it has to be cheap.
+pub trait Counts {
+    /// A lookup was answered.
+    fn hit(&self);
+    /// A lookup was not answered.
+    fn miss(&self);
+    /// So many slots left for want of room.
+    fn evicted(&self, slots: u64);
+}
 
 /// What is known of one address.
 #[derive(Debug, Clone)]
@@ -54,16 +65,16 @@ pub enum Lookup {
     Miss(Ticket),
 }
 
-struct Shard {
-    slots: LruCache<Address, Slot>,
+struct Shard<M> {
+    slots: LruCache<Address, Slot, M>,
     bytes: usize,
     /// Counts what was applied here.
     sequence: u64,
 }
 
-impl Shard {
-    fn new() -> Self {
-        Shard { slots: LruCache::unbounded(), bytes: 0, sequence: 0 }
+impl<M: BuildHasher> Shard<M> {
+    fn new(hasher: M) -> Self {
+        Shard { slots: LruCache::unbounded_with_hasher(hasher), bytes: 0, sequence: 0 }
     }
 
     /// Stores the slot and makes room for it; returns how many others had to leave.
@@ -87,15 +98,16 @@ impl Shard {
     }
 }
 
-/// See the module's documentation.
-pub struct Cache {
-    shards: Vec<Mutex<Shard>>,
-    hasher: RandomState,
+/// See the crate's documentation. `S` chooses the shard of an address, and `M` its place in there: were they the same, what
+/// meets in a shard would also meet in few places of its map.
+pub struct Cache<C, S = RandomState, M = DefaultHasher> {
+    shards: Vec<Mutex<Shard<M>>>,
+    hasher: S,
     shard_bytes_max: usize,
     /// Of all shards.
     entries: AtomicUsize,
     bytes: AtomicUsize,
-    metrics: Arc<Metrics>,
+    counts: Arc<C>,
 }
 
 /// What a cache holds, and may hold.
@@ -107,15 +119,22 @@ pub struct CacheSize {
     pub bytes_max: usize,
 }
 
-impl Cache {
-    pub fn new(bytes_max: usize, metrics: Arc<Metrics>) -> Self {
+impl<C: Counts> Cache<C> {
+    pub fn new(bytes_max: usize, counts: Arc<C>) -> Self {
+        Self::with_hashers(bytes_max, counts, RandomState::new(), &DefaultHasher::default())
+    }
+}
+
+impl<C: Counts, S: BuildHasher, M: BuildHasher + Clone> Cache<C, S, M> {
+    /// With hashers that are not drawn by lot, a lookup takes the same steps in every process.
+    pub fn with_hashers(bytes_max: usize, counts: Arc<C>, shard: S, slot: &M) -> Self {
         Cache {
-            shards: (0..SHARDS).map(|_| Mutex::new(Shard::new())).collect(),
-            hasher: RandomState::new(),
+            shards: (0..SHARDS).map(|_| Mutex::new(Shard::new(slot.clone()))).collect(),
+            hasher: shard,
             shard_bytes_max: bytes_max / SHARDS,
             entries: AtomicUsize::new(0),
             bytes: AtomicUsize::new(0),
-            metrics,
+            counts,
         }
     }
 
@@ -129,10 +148,15 @@ impl Cache {
             }
         };
         match found {
-            Lookup::Hit(_) => self.metrics.cache_hit(),
-            Lookup::Miss(_) => self.metrics.cache_miss(),
+            Lookup::Hit(_) => self.counts.hit(),
+            Lookup::Miss(_) => self.counts.miss(),
         }
         found
+    }
+
+    /// What is known of an address, for a look that is no read: it is not counted, and makes nothing more recent.
+    pub fn peek(&self, address: &Address) -> Option<Slot> {
+        self.shards[self.index(address)].lock().slots.peek(address).cloned()
     }
 
     /// Keeps what a read found after a miss, unless the shard changed since the ticket was given.
@@ -157,7 +181,7 @@ impl Cache {
             let slot = if entry.deleted() {
                 Slot::Absent { revision: entry.revision }
             } else {
-                Slot::Present(Arc::new(entry.clone()))
+                Slot::Present(Arc::clone(entry))
             };
             let evicted = {
                 let mut shard = self.shards[self.index(&entry.address)].lock();
@@ -197,7 +221,7 @@ impl Cache {
     }
 
     /// Does something to a shard, and counts what it holds afterwards.
-    fn change<T>(&self, shard: &mut Shard, change: impl FnOnce(&mut Shard) -> T) -> T {
+    fn change<T>(&self, shard: &mut Shard<M>, change: impl FnOnce(&mut Shard<M>) -> T) -> T {
         let (entries, bytes) = (shard.slots.len(), shard.bytes);
         let result = change(shard);
         // Wraps in both directions; the sums come out right.
@@ -216,16 +240,37 @@ impl Cache {
 
     fn count_evictions(&self, evicted: u64) {
         if evicted > 0 {
-            self.metrics.cache_eviction(evicted);
+            self.counts.evicted(evicted);
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use llm_config_domain::{ChangeKind, Environment, JsonValue, Key, Namespace};
+    use llm_config_domain::{Environment, JsonValue, Key, Namespace};
 
     use super::*;
+
+    #[derive(Default)]
+    struct Counted {
+        hits: AtomicUsize,
+        misses: AtomicUsize,
+        evicted: AtomicUsize,
+    }
+
+    impl Counts for Counted {
+        fn hit(&self) {
+            self.hits.fetch_add(1, Ordering::Relaxed);
+        }
+
+        fn miss(&self) {
+            self.misses.fetch_add(1, Ordering::Relaxed);
+        }
+
+        fn evicted(&self, slots: u64) {
+            self.evicted.fetch_add(slots as usize, Ordering::Relaxed);
+        }
+    }
 
     fn address(key: &str) -> Address {
         Address {
@@ -252,25 +297,25 @@ mod tests {
     }
 
     fn set(key: &str, revision: u64) -> Change {
-        Change { kind: ChangeKind::Set, entry: entry(key, revision, Some(revision.to_string())) }
+        Change::of(entry(key, revision, Some(revision.to_string())))
     }
 
     fn delete(key: &str, revision: u64) -> Change {
-        Change { kind: ChangeKind::Delete, entry: entry(key, revision, None) }
+        Change::of(entry(key, revision, None))
     }
 
-    fn cache(bytes: usize) -> Cache {
-        Cache::new(bytes, Arc::new(Metrics::new()))
+    fn cache(bytes: usize) -> Cache<Counted> {
+        Cache::new(bytes, Arc::default())
     }
 
-    fn miss(cache: &Cache, key: &str) -> Ticket {
+    fn miss(cache: &Cache<Counted>, key: &str) -> Ticket {
         match cache.lookup(&address(key)) {
             Lookup::Miss(ticket) => ticket,
             Lookup::Hit(slot) => panic!("unexpected hit: {slot:?}"),
         }
     }
 
-    fn revision(cache: &Cache, key: &str) -> u64 {
+    fn revision(cache: &Cache<Counted>, key: &str) -> u64 {
         match cache.lookup(&address(key)) {
             Lookup::Hit(Slot::Present(entry)) => entry.revision,
             other => panic!("not present: {other:?}"),
@@ -292,6 +337,17 @@ mod tests {
         cache.applied(&[set("a", 1)]);
         cache.applied(&[delete("a", 2)]);
         assert!(matches!(cache.lookup(&address("a")), Lookup::Hit(Slot::Absent { revision: 2 })));
+    }
+
+    #[test]
+    fn a_look_finds_what_is_there_and_is_no_read() {
+        let cache = cache(1 << 20);
+        cache.applied(&[set("a", 1), delete("b", 2)]);
+        assert!(matches!(cache.peek(&address("a")), Some(Slot::Present(_))));
+        assert!(matches!(cache.peek(&address("b")), Some(Slot::Absent { revision: 2 })));
+        assert!(cache.peek(&address("c")).is_none());
+        let counted = [&cache.counts.hits, &cache.counts.misses];
+        assert_eq!(counted.map(|count| count.load(Ordering::Relaxed)), [0, 0]);
     }
 
     #[test]
@@ -338,15 +394,28 @@ mod tests {
     }
 
     #[test]
+    fn hits_misses_and_what_had_to_leave_are_told() {
+        let cache = cache(SHARDS * (2 * SLOT_OVERHEAD_BYTES + size_of::<Entry>()));
+        miss(&cache, "a");
+        cache.applied(&[set("a", 1)]);
+        revision(&cache, "a");
+        revision(&cache, "a");
+        for n in 0..4 * SHARDS {
+            cache.applied(&[set(&format!("n{n}"), 2)]);
+        }
+        let of = |count: &AtomicUsize| count.load(Ordering::Relaxed);
+        let Counted { hits, misses, evicted } = cache.counts.as_ref();
+        assert_eq!((of(hits), of(misses)), (2, 1));
+        assert_eq!(of(evicted), 1 + 4 * SHARDS - cache.size().entries);
+    }
+
+    #[test]
     fn it_never_holds_more_than_its_bound() {
         let bound = 256 << 10;
         let cache = cache(bound);
         for n in 0..2_000u64 {
             let text = format!("\"{}\"", "x".repeat((n as usize * 37) % 4_000));
-            let change = Change {
-                kind: ChangeKind::Set,
-                entry: entry(&format!("k{}", n % 700), n + 1, Some(text)),
-            };
+            let change = Change::of(entry(&format!("k{}", n % 700), n + 1, Some(text)));
             cache.applied(&[change]);
             assert!(cache.bytes() <= bound, "{} bytes after {n}", cache.bytes());
         }
@@ -358,7 +427,7 @@ mod tests {
         let cache = cache(SHARDS * 2_048);
         cache.applied(&[set("a", 1)]);
         let large = format!("\"{}\"", "x".repeat(4_096));
-        cache.applied(&[Change { kind: ChangeKind::Set, entry: entry("a", 2, Some(large)) }]);
+        cache.applied(&[Change::of(entry("a", 2, Some(large)))]);
         miss(&cache, "a");
         assert_eq!(cache.bytes(), 0);
     }
