@@ -3,35 +3,38 @@
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use axum::body::{Body, HttpBody};
 use bytes::Bytes;
-use http_body::{Frame, SizeHint};
+use http::Response;
+use http_body::{Body, Frame, SizeHint};
 
 /// See the module.
-pub struct Holding<T> {
-    body: Body,
+pub struct Holding<B, T> {
+    body: B,
     held: T,
     sent: fn(&mut T, usize),
 }
 
 /// Makes a response keep `held` until its body is dropped. `sent` is told of each piece that leaves.
-pub fn hold<T: Send + Unpin + 'static>(
-    response: axum::response::Response,
+pub fn hold<B, T>(
+    response: Response<B>,
     held: T,
     sent: fn(&mut T, usize),
-) -> axum::response::Response {
-    let (parts, body) = response.into_parts();
-    axum::response::Response::from_parts(parts, Body::new(Holding { body, held, sent }))
+) -> Response<Holding<B, T>> {
+    response.map(|body| Holding { body, held, sent })
 }
 
-impl<T: Unpin> HttpBody for Holding<T> {
+impl<B, T> Body for Holding<B, T>
+where
+    B: Body<Data = Bytes> + Unpin,
+    T: Unpin,
+{
     type Data = Bytes;
-    type Error = axum::Error;
+    type Error = B::Error;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+    ) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
         let frame = Pin::new(&mut self.body).poll_frame(cx);
         if let Poll::Ready(Some(Ok(frame))) = &frame
             && let Some(data) = frame.data_ref()
@@ -64,7 +67,7 @@ mod tests {
     async fn a_body_keeps_its_length_and_what_it_holds() {
         let held = Arc::new(());
         let response = hold("hello".into_response(), Arc::clone(&held), |_, _| {});
-        assert_eq!(HttpBody::size_hint(response.body()).exact(), Some(5));
+        assert_eq!(response.body().size_hint().exact(), Some(5));
         assert_eq!(Arc::strong_count(&held), 2);
         assert_eq!(response.into_body().collect().await.unwrap().to_bytes(), "hello");
         assert_eq!(Arc::strong_count(&held), 1);

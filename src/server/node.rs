@@ -3,6 +3,7 @@
 //! All sockets are bound before anything on the disk is touched. It decides nothing about requests.
 
 mod activity;
+mod both;
 mod certificates;
 mod guards;
 mod joining;
@@ -12,7 +13,6 @@ use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
 use llm_config_domain::query;
 use llm_config_replica::{Advertise, Config, Replica, StartError, Tuning};
 use llm_config_tls::{Failures, ServerTls, TlsError};
@@ -20,7 +20,6 @@ use parking_lot::Mutex;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tower::ServiceExt;
 
 use crate::access::Bootstrap;
 use crate::backups::BackupLimits;
@@ -29,6 +28,8 @@ use crate::metrics::{self, HealthSample, Metrics, NodeSample, UsageSample};
 use crate::service::{Service, ServiceLimits, Shared, SharedLimits};
 use crate::settings::Settings;
 use crate::{grpc, health, http};
+use activity::Answering;
+use both::Both;
 use certificates::Certificates;
 use listener::{IDLE_TIMEOUT, Listener};
 
@@ -203,7 +204,7 @@ impl Node {
             move || sample(&service, *looked.lock())
         });
         tasks.spawn(look(service.clone(), looked, closing.clone()));
-        let (grpc_router, health) = grpc::router(&service);
+        let (gateway, health) = grpc::gateway(&service);
         show_routes(&metrics);
         let node = Self {
             addresses,
@@ -216,9 +217,10 @@ impl Node {
         };
         let tls = certificates.clients;
         let state = http::AppState::new(node.service.clone());
-        let http_router = both(http::router(state, &browser(settings)), grpc_router.clone());
-        node.serve("http", http, http_router, tls.clone(), CLIENT_CONNECTIONS_MAX)?;
-        node.serve("grpc", grpc, grpc_router, tls, CLIENT_CONNECTIONS_MAX)?;
+        let router = http::router(state, &browser(settings));
+        let both = Both { http: router, grpc: gateway.clone() };
+        node.serve("http", http, both, tls.clone(), CLIENT_CONNECTIONS_MAX)?;
+        node.serve("grpc", grpc, gateway, tls, CLIENT_CONNECTIONS_MAX)?;
         // In clear text whatever the others do: scrapers have no certificates, and the numbers no secrets.
         let metrics_router = http::Browser::default().protect(metrics::router(metrics));
         node.serve("metrics", metrics_socket, metrics_router, None, METRICS_CONNECTIONS_MAX)?;
@@ -245,7 +247,7 @@ impl Node {
         &self,
         name: &'static str,
         socket: TcpListener,
-        router: Router,
+        router: impl Answering,
         tls: Option<Arc<ServerTls>>,
         connections_max: usize,
     ) -> Result<(), StartError> {
@@ -436,13 +438,4 @@ fn show_routes(metrics: &Metrics) {
             metrics.http_known_route(method, &route);
         }
     }
-}
-
-/// One port for both kinds of clients: what says it is gRPC goes there, everything else is HTTP.
-fn both(http: Router, grpc: Router) -> Router {
-    let choose = tower::service_fn(move |request: axum::extract::Request| {
-        let router = if grpc::is_grpc(request.headers()) { grpc.clone() } else { http.clone() };
-        router.oneshot(request)
-    });
-    Router::new().fallback_service(choose)
 }

@@ -1,5 +1,6 @@
 //! Somebody who was let in, for the time of one request.
 
+use std::net::IpAddr;
 use std::sync::{Arc, LazyLock};
 
 use llm_config_domain::{Authority, Grant, Need, Origin, Rights, Role, Scope};
@@ -36,9 +37,9 @@ pub struct Caller {
     /// What it may do.
     pub rights: Arc<Rights>,
     pub(super) proof: Proof,
-    pub(super) authority: Option<Authority>,
-    /// Where it calls from.
-    pub source: Arc<str>,
+    pub(super) authority: Option<Arc<Authority>>,
+    /// Where it calls from, as far as that is known.
+    pub source: Option<IpAddr>,
     /// The request, as its answer names it.
     pub request_id: Arc<str>,
 }
@@ -57,7 +58,7 @@ impl Caller {
                 rights: Arc::new(Rights { grants, within: Scope::default() }),
                 proof: Proof::Nothing,
                 authority: None,
-                source: "".into(),
+                source: None,
                 request_id: "".into(),
             }
         });
@@ -71,13 +72,13 @@ impl Caller {
             principal: token.id.as_str().into(),
             rights: Arc::clone(&known.rights),
             proof: Proof::Token { id: token.id.as_str().into() },
-            authority: Some(Authority {
+            authority: Some(Arc::new(Authority {
                 policy_revision,
                 token_id: Some(token.id.clone()),
                 roles: Vec::new(),
                 expires_at_ms: token.expires_at_ms,
-            }),
-            source: "".into(),
+            })),
+            source: None,
             request_id: "".into(),
         }
     }
@@ -96,30 +97,26 @@ impl Caller {
             name: subject.into(),
             rights: Arc::new(rights),
             proof: Proof::Issuer { roles: roles.into() },
-            authority: Some(Authority {
+            authority: Some(Arc::new(Authority {
                 policy_revision,
                 token_id: None,
                 roles: named,
                 expires_at_ms,
-            }),
-            source: "".into(),
+            })),
+            source: None,
             request_id: "".into(),
         }
     }
 
     /// The same caller, on this request.
     #[must_use]
-    pub fn on(self, source: &str, request_id: &str) -> Self {
-        Caller { source: source.into(), request_id: request_id.into(), ..self }
+    pub fn on(self, source: Option<IpAddr>, request_id: &Arc<str>) -> Self {
+        Caller { source, request_id: Arc::clone(request_id), ..self }
     }
 
     /// What is known anew of somebody, on the request that it came with.
     pub(super) fn renewed(&self, known: Self) -> Self {
-        Caller {
-            source: Arc::clone(&self.source),
-            request_id: Arc::clone(&self.request_id),
-            ..known
-        }
+        Caller { source: self.source, request_id: Arc::clone(&self.request_id), ..known }
     }
 
     /// What it is known by.
@@ -131,7 +128,7 @@ impl Caller {
     /// By what right; nothing without authentication.
     #[must_use]
     pub fn authority(&self) -> Option<&Authority> {
-        self.authority.as_ref()
+        self.authority.as_deref()
     }
 
     /// From when on it is nobody any more, in milliseconds since 1970.
@@ -152,15 +149,21 @@ impl Caller {
         needs.iter().find(|need| !self.rights.meet(need))
     }
 
+    /// Where it calls from, as it is recorded: empty when that is not known.
+    #[must_use]
+    pub fn source_text(&self) -> String {
+        self.source.map_or_else(String::new, |source| source.to_string())
+    }
+
     /// Where a command of this caller comes from.
     #[must_use]
     pub fn origin(&self, node: u64) -> Origin {
         Origin {
             principal: self.principal.to_string(),
-            source: self.source.to_string(),
+            source: self.source_text(),
             request_id: self.request_id.to_string(),
             node,
-            authority: self.authority.clone(),
+            authority: self.authority.as_deref().cloned(),
         }
     }
 }

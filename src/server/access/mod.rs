@@ -11,6 +11,7 @@ mod policy;
 mod sight;
 mod token;
 
+use std::borrow::Cow;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -186,29 +187,35 @@ impl Access {
     ///
     /// # Errors
     /// [`ServiceError::Unauthenticated`] when the token was revoked or has expired since.
-    pub fn again(&self, caller: &Caller, now_ms: u64) -> Result<Caller, ServiceError> {
+    pub fn again<'c>(
+        &self,
+        caller: &'c Caller,
+        now_ms: u64,
+    ) -> Result<Cow<'c, Caller>, ServiceError> {
         if caller.is_expired(now_ms) {
             return Err(gone());
         }
-        let Some(authority) = caller.authority() else { return Ok(caller.clone()) };
+        let Some(authority) = caller.authority() else { return Ok(Cow::Borrowed(caller)) };
         let policy = self.policy();
         if authority.policy_revision == policy.revision {
-            return Ok(caller.clone());
+            return Ok(Cow::Borrowed(caller));
         }
         match &caller.proof {
-            Proof::Nothing => Ok(caller.clone()),
+            Proof::Nothing => Ok(Cow::Borrowed(caller)),
             Proof::Token { id } => match policy.by_id(id) {
-                Some(known) => Ok(caller.renewed(Caller::of_token(&known, policy.revision))),
+                Some(known) => {
+                    Ok(Cow::Owned(caller.renewed(Caller::of_token(&known, policy.revision))))
+                }
                 None => Err(gone()),
             },
             Proof::Issuer { roles } => {
                 let rights = policy.rights(roles, Scope::default());
                 let authority = Authority { policy_revision: policy.revision, ..authority.clone() };
-                Ok(Caller {
+                Ok(Cow::Owned(Caller {
                     rights: Arc::new(rights),
-                    authority: Some(authority),
+                    authority: Some(Arc::new(authority)),
                     ..caller.clone()
-                })
+                }))
             }
         }
     }

@@ -55,7 +55,7 @@ impl Sight {
             return Ok(());
         }
         self.changes.mark_unchanged();
-        self.caller = self.access.again(&self.caller, now_ms)?;
+        self.caller = self.access.again(&self.caller, now_ms)?.into_owned();
         match self.blind() {
             None => Ok(()),
             Some(need) => Err(ServiceError::PermissionDenied {

@@ -1,19 +1,15 @@
 //! What every gRPC answer carries, errors and unknown methods included: request id, leader, revision, and a place in the
 //! metrics.
 
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use axum::extract::{Request, State};
-use axum::middleware::Next;
-use axum::response::Response;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use llm_config_replica::Replica;
 use parking_lot::Mutex;
 use tonic::{Code, Status};
 
 use super::{REVISION, error};
-use crate::request_id::{REQUEST_ID, request_id};
+use crate::request_id::{REQUEST_ID, RequestId};
 use crate::service::Service;
 
 const LEADER: HeaderName = HeaderName::from_static("x-config-leader");
@@ -71,9 +67,10 @@ const METHODS: [&str; 46] = [
 ];
 const UNKNOWN: &str = "unknown";
 
-/// The id of a request, in its extensions.
-#[derive(Clone)]
-pub(super) struct RequestId(pub(super) Arc<str>);
+/// The method of a path, as the metrics call it.
+pub(super) fn method(path: &str) -> &'static str {
+    METHODS.into_iter().find(|method| *method == path).unwrap_or(UNKNOWN)
+}
 
 /// Shared by the answers of one node.
 pub(super) struct Answers {
@@ -86,35 +83,27 @@ impl Answers {
         service.metrics().grpc_known(&METHODS, &error::CODE_NAMES);
         Self { leader: LeaderHint::default(), service }
     }
-}
 
-/// Fills in what the handler did not say itself.
-pub(super) async fn complete(
-    State(answers): State<Arc<Answers>>,
-    mut request: Request,
-    next: Next,
-) -> Response {
-    let begun = Instant::now();
-    let id = request_id(request.headers());
-    request.extensions_mut().insert(RequestId(id.as_str().into()));
-    let path = request.uri().path();
-    let method = METHODS.into_iter().find(|method| *method == path).unwrap_or(UNKNOWN);
-    let mut response = next.run(request).await;
-    let service = &answers.service;
-    let leader = answers.leader.get(service.replica());
-    let headers = response.headers_mut();
-    let code = restate(headers, leader.as_ref().and_then(|leader| leader.to_str().ok()));
-    if !headers.contains_key(REVISION) {
-        headers.insert(REVISION, service.replica().applied_revision().into());
+    /// Fills in what the handler did not say itself.
+    pub(super) fn complete(
+        &self,
+        headers: &mut HeaderMap,
+        method: &'static str,
+        id: RequestId,
+        begun: Instant,
+    ) {
+        let replica = self.service.replica();
+        let leader = self.leader.get(replica);
+        let code = restate(headers, leader.as_ref().and_then(|leader| leader.to_str().ok()));
+        if !headers.contains_key(REVISION) {
+            headers.insert(REVISION, replica.applied_revision().into());
+        }
+        if let Some(leader) = leader {
+            headers.insert(LEADER, leader);
+        }
+        headers.insert(REQUEST_ID, id.into_header());
+        self.service.metrics().grpc(method, error::code_name(code), begun.elapsed());
     }
-    if let Some(leader) = leader {
-        headers.insert(LEADER, leader);
-    }
-    if let Ok(id) = HeaderValue::from_str(&id) {
-        headers.insert(REQUEST_ID, id);
-    }
-    service.metrics().grpc(method, error::code_name(code), begun.elapsed());
-    response
 }
 
 /// The code of an answer that has no message. A refusal by the transport gets the form that all errors have.

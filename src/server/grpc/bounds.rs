@@ -6,21 +6,21 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 
-use axum::body::{Body, HttpBody};
-use axum::extract::{Request, State};
-use axum::middleware::Next;
-use axum::response::Response;
 use bytes::{Bytes, BytesMut};
+use http::Response;
 use http::request::Parts;
-use http_body_util::BodyExt;
+use http_body::Body;
+use http_body_util::BodyExt as _;
 use tokio::time::timeout_at;
+use tonic::body::Body as TonicBody;
 
-use super::answer::RequestId;
 use super::{REQUEST_BYTES_MAX, error};
+use crate::access::Caller;
 use crate::admission::Permit;
 use crate::error::ServiceError;
-use crate::holding::hold;
+use crate::limits::Decision;
 use crate::peer::{ClientCertificate, PeerAddress};
+use crate::request_id::RequestId;
 use crate::service::{Entered, Knock, Service, TurnedAway};
 
 /// Compression flag and length of a message.
@@ -30,60 +30,62 @@ const BOUNDED: &str = "/llmconfig.v1.";
 /// Its answer does not end, so it is bounded elsewhere.
 const WATCH: &str = "/llmconfig.v1.ConfigService/Watch";
 
-pub(super) async fn enter(
-    State(service): State<Service>,
-    request: Request,
-    next: Next,
-) -> Response {
-    if !request.uri().path().starts_with(BOUNDED) {
-        return next.run(request).await;
-    }
-    let streams = request.uri().path() == WATCH;
-    let (mut parts, body) = request.into_parts();
-    let mut permit = match service.admission().enter(0) {
-        Ok(permit) => permit,
-        Err(refusal) => return turn_away(TurnedAway { error: refusal, left: None }),
-    };
+/// A call that was let in.
+pub(super) struct Let {
+    pub(super) caller: Caller,
+    /// The message, with its prefix.
+    pub(super) message: Bytes,
+    pub(super) permit: Permit,
+    pub(super) left: Option<Decision>,
+}
+
+/// Whether calls of this path are counted and let in one by one.
+pub(super) fn bounded(path: &str) -> bool {
+    path.starts_with(BOUNDED)
+}
+
+/// Whether the answer to this path does not end.
+pub(super) fn streams(path: &str) -> bool {
+    path == WATCH
+}
+
+pub(super) async fn enter<B>(
+    service: &Service,
+    parts: &Parts,
+    body: B,
+    id: &RequestId,
+) -> Result<Let, TurnedAway>
+where
+    B: Body<Data = Bytes> + Unpin,
+{
+    let refuse = |left| move |error| TurnedAway { error, left };
+    let mut permit = service.admission().enter(0).map_err(refuse(None))?;
     // Before the message: who may not come in makes this node hold nothing.
-    let Entered { caller, left } = match knock(&service, &parts).await {
-        Ok(entered) => entered,
-        Err(refusal) => return turn_away(refusal),
-    };
+    let Entered { caller, left } = knock(service, parts, id).await?;
     let deadline = service.deadline(None);
     let read = match timeout_at(deadline.into(), read(&mut permit, body)).await {
         Ok(read) => read,
         Err(_) => Err(ServiceError::invalid("message", "did not arrive in time")),
     };
-    let message = match read {
-        Ok(message) => message,
-        Err(error) => return turn_away(TurnedAway { error, left }),
-    };
-    parts.extensions.insert(caller);
-    let mut response = next.run(Request::from_parts(parts, Body::from(message))).await;
-    if let Some(left) = left {
-        left.write(response.headers_mut());
-    }
-    if streams {
-        return response;
-    }
-    hold(response, permit, |permit, bytes| permit.charge(bytes))
+    let message = read.map_err(refuse(left))?;
+    Ok(Let { caller, message, permit, left })
 }
 
-async fn knock(service: &Service, parts: &Parts) -> Result<Entered, TurnedAway> {
+async fn knock(service: &Service, parts: &Parts, id: &RequestId) -> Result<Entered, TurnedAway> {
     let peer = parts.extensions.get::<PeerAddress>();
-    let request_id = parts.extensions.get::<RequestId>();
     let knock = Knock {
         // Without a connection there is only this process.
         peer: peer.map_or(IpAddr::V4(Ipv4Addr::LOCALHOST), |peer| peer.0.ip()),
         headers: &parts.headers,
         certificate: parts.extensions.get::<ClientCertificate>(),
-        request_id: request_id.map_or("", |id| &id.0),
-        what: parts.uri.path(),
+        request_id: id.text(),
+        verb: "",
+        path: parts.uri.path(),
     };
     service.enter(knock).await
 }
 
-fn turn_away(refusal: TurnedAway) -> Response {
+pub(super) fn turn_away(refusal: TurnedAway) -> Response<TonicBody> {
     let mut response = error::status(&refusal.error, None).into_http();
     if let Some(left) = refusal.left {
         left.write(response.headers_mut());
@@ -91,17 +93,20 @@ fn turn_away(refusal: TurnedAway) -> Response {
     response
 }
 
-async fn read(permit: &mut Permit, mut body: Body) -> Result<Bytes, ServiceError> {
-    let mut message = BytesMut::new();
+async fn read<B>(permit: &mut Permit, mut body: B) -> Result<Bytes, ServiceError>
+where
+    B: Body<Data = Bytes> + Unpin,
+{
+    let mut message = Message::default();
     let mut wanted = PREFIX_BYTES;
     while message.len() < wanted && !body.is_end_stream() {
         let Some(frame) = body.frame().await else { break };
         let frame =
             frame.map_err(|_| ServiceError::invalid("message", "broke off before its end"))?;
         let Ok(data) = frame.into_data() else { continue };
-        message.extend_from_slice(&data);
+        message.push(data);
         if wanted == PREFIX_BYTES
-            && let Some(&[_, a, b, c, d]) = message.first_chunk()
+            && let Some(&[_, a, b, c, d]) = message.as_slice().first_chunk()
         {
             let length = usize::try_from(u32::from_be_bytes([a, b, c, d])).unwrap_or(usize::MAX);
             if length > REQUEST_BYTES_MAX {
@@ -112,5 +117,50 @@ async fn read(permit: &mut Permit, mut body: Body) -> Result<Bytes, ServiceError
             wanted += length;
         }
     }
-    Ok(message.freeze())
+    Ok(message.into_bytes())
+}
+
+/// A message in arrival. One that comes in a single piece, as most do, is not copied.
+enum Message {
+    Whole(Bytes),
+    Pieces(BytesMut),
+}
+
+impl Default for Message {
+    fn default() -> Self {
+        Self::Whole(Bytes::new())
+    }
+}
+
+impl Message {
+    fn as_slice(&self) -> &[u8] {
+        match self {
+            Self::Whole(bytes) => bytes,
+            Self::Pieces(bytes) => bytes,
+        }
+    }
+
+    fn len(&self) -> usize {
+        self.as_slice().len()
+    }
+
+    fn push(&mut self, data: Bytes) {
+        match self {
+            Self::Whole(first) if first.is_empty() => *first = data,
+            Self::Whole(first) => {
+                let mut pieces = BytesMut::with_capacity(first.len() + data.len());
+                pieces.extend_from_slice(first);
+                pieces.extend_from_slice(&data);
+                *self = Self::Pieces(pieces);
+            }
+            Self::Pieces(pieces) => pieces.extend_from_slice(&data),
+        }
+    }
+
+    fn into_bytes(self) -> Bytes {
+        match self {
+            Self::Whole(bytes) => bytes,
+            Self::Pieces(pieces) => pieces.freeze(),
+        }
+    }
 }

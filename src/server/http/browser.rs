@@ -17,7 +17,6 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use tower_http::cors::{AllowOrigin, CorsLayer};
 
 use super::path::decode;
-use super::problem::Failure;
 use crate::error::ServiceError;
 
 /// Answers of the API are data: a browser that is tricked into showing one as a page runs nothing of it.
@@ -101,6 +100,23 @@ impl Browser {
         }
     }
 
+    /// Why a request is not carried out, whoever makes it: changes that another site's page makes a browser send (some need
+    /// no preflight, and with `--auth off` no token either), and tokens where proxies, histories and logs keep them.
+    pub(super) fn refusal(&self, request: &Request) -> Option<ServiceError> {
+        if self.is_foreign_change(request) {
+            return Some(ServiceError::PermissionDenied {
+                reason: "origin: a page of another site may not change anything here; --cors-origins lists those that may"
+                    .to_owned(),
+            });
+        }
+        let name = request.uri().query().and_then(token_parameter)?;
+        Some(ServiceError::invalid(
+            name,
+            "a token does not belong into an address, where it is written down on the way; send it as \
+             `Authorization: Bearer …`, and replace the one that was sent",
+        ))
+    }
+
     /// Puts this around everything that a listener answers, also what it refuses.
     ///
     /// Preflight requests are answered here: a browser sends them without a token.
@@ -146,22 +162,6 @@ fn is_own(origin: &HeaderValue, request: &Request) -> bool {
     }
 }
 
-/// Refuses changes that another site's page makes a browser send. Some need no preflight, and with `--auth off` no
-/// token either.
-pub(super) async fn refuse_foreign_changes(
-    State(browser): State<Browser>,
-    request: Request,
-    next: Next,
-) -> Result<Response, Failure> {
-    if browser.is_foreign_change(&request) {
-        return Err(Failure(ServiceError::PermissionDenied {
-            reason: "origin: a page of another site may not change anything here; --cors-origins lists those that may"
-                .to_owned(),
-        }));
-    }
-    Ok(next.run(request).await)
-}
-
 async fn headers(State(tls): State<bool>, request: Request, next: Next) -> Response {
     let path = request.uri().path();
     let documentation = path == "/docs" || path.starts_with("/docs/");
@@ -190,21 +190,6 @@ fn forget_cors(headers: &mut HeaderMap) {
         header::ACCESS_CONTROL_MAX_AGE,
     ] {
         headers.remove(name);
-    }
-}
-
-/// Refuses requests that carry a token where proxies, histories and logs keep it.
-pub(super) async fn refuse_tokens_in_addresses(
-    request: Request,
-    next: Next,
-) -> Result<Response, Failure> {
-    match request.uri().query().and_then(token_parameter) {
-        Some(name) => Err(Failure(ServiceError::invalid(
-            name,
-            "a token does not belong into an address, where it is written down on the way; send it as \
-             `Authorization: Bearer …`, and replace the one that was sent",
-        ))),
-        None => Ok(next.run(request).await),
     }
 }
 

@@ -5,9 +5,10 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
 use std::time::Instant;
 
-use axum::body::HttpBody;
+use axum::body::{Body, HttpBody};
 use axum::extract::{MatchedPath, Request, State};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
@@ -16,6 +17,7 @@ use http::{HeaderName, HeaderValue, Method, header};
 
 use super::AppState;
 use super::body::TXN_BODY_BYTES_MAX;
+use super::browser::Browser;
 use super::problem::{self, Failure};
 use super::render::AnswerRevision;
 use crate::admission::Permit;
@@ -23,7 +25,7 @@ use crate::error::{Effect, ServiceError};
 use crate::holding;
 use crate::limits::Decision;
 use crate::peer::{ClientCertificate, PeerAddress};
-use crate::request_id::{REQUEST_ID, request_id};
+use crate::request_id::{REQUEST_ID, RequestId};
 use crate::service::{Entered, Knock, TurnedAway};
 
 const NODE: HeaderName = HeaderName::from_static("x-config-node");
@@ -37,32 +39,36 @@ const UNMATCHED: &str = "unmatched";
 pub(super) const WATCH_ROUTE: &str = "/api/v1/watch";
 
 pub(super) async fn envelope(
-    State(state): State<AppState>,
+    State((state, browser)): State<(AppState, Browser)>,
     mut request: Request,
     next: Next,
 ) -> Response {
     let begun = Instant::now();
-    let request_id = request_id(request.headers());
+    let id = RequestId::of(request.headers());
     let method = request.method().clone();
-    let path = request.uri().path().to_owned();
-    let route = request
-        .extensions()
-        .get::<MatchedPath>()
-        .map_or(UNMATCHED.to_owned(), |route| route.as_str().to_owned());
+    let uri = request.uri().clone();
+    let route = request.extensions().get::<MatchedPath>().cloned();
+    let route = route.as_ref().map_or(UNMATCHED, MatchedPath::as_str);
 
-    let (response, left) = match admit(&state, &request, &route) {
-        Ok(permit) => match enter(&state, &mut request, &route, &request_id).await {
-            Ok(left) => (hold(permit, answer(request, next, &method).await), left),
+    let (response, left) = match admit(&state, &request, route) {
+        Ok(permit) => match enter(&state, &mut request, route, id.text()).await {
+            Ok(left) => {
+                let response = match browser.refusal(&request) {
+                    Some(error) => Failure(error).into_response(),
+                    None => answer(request, next, &method).await,
+                };
+                (hold(permit, response), left)
+            }
             Err(refused) => (Failure(refused.error).into_response(), refused.left),
         },
         Err(refusal) => (Failure(refusal).into_response(), None),
     };
-    let mut response = finish(&state, response, &request_id, &path);
+    let mut response = finish(&state, response, id, uri.path());
     if let Some(left) = left {
         left.write(response.headers_mut());
     }
     let status = response.status().as_u16();
-    state.service.metrics().http(label(&method), &route, status, begun.elapsed());
+    state.service.metrics().http(label(&method), route, status, begun.elapsed());
     response
 }
 
@@ -82,20 +88,20 @@ async fn enter(
     state: &AppState,
     request: &mut Request,
     route: &str,
-    request_id: &str,
+    request_id: &Arc<str>,
 ) -> Result<Option<Decision>, TurnedAway> {
     if !route.starts_with("/api/") {
         return Ok(None);
     }
     // Over a listener there always is one.
     let peer = request.extensions().get::<PeerAddress>();
-    let what = format!("{} {}", request.method(), request.uri().path());
     let knock = Knock {
         peer: peer.map_or(IpAddr::V4(Ipv4Addr::LOCALHOST), |peer| peer.0.ip()),
         headers: request.headers(),
         certificate: request.extensions().get::<ClientCertificate>(),
         request_id,
-        what: &what,
+        verb: request.method().as_str(),
+        path: request.uri().path(),
     };
     let Entered { caller, left } = state.service.enter(knock).await?;
     request.extensions_mut().insert(caller);
@@ -107,7 +113,7 @@ fn hold(permit: Option<Permit>, response: Response) -> Response {
     let Some(mut permit) = permit else { return response };
     let bytes = HttpBody::size_hint(response.body()).exact().unwrap_or(0);
     permit.charge(usize::try_from(bytes).unwrap_or(0));
-    holding::hold(response, permit, |_, _| {})
+    holding::hold(response, permit, |_, _| {}).map(Body::new)
 }
 
 async fn answer(request: Request, next: Next, method: &Method) -> Response {
@@ -125,7 +131,8 @@ async fn answer(request: Request, next: Next, method: &Method) -> Response {
 }
 
 /// Renders errors and puts the common headers on.
-fn finish(state: &AppState, response: Response, request_id: &str, path: &str) -> Response {
+fn finish(state: &AppState, response: Response, id: RequestId, path: &str) -> Response {
+    let request_id: &str = id.text();
     let mut revision = response.extensions().get::<AnswerRevision>().map(|revision| revision.0);
     let mut response = match response.extensions().get::<Failure>().cloned() {
         None => response,
@@ -139,9 +146,7 @@ fn finish(state: &AppState, response: Response, request_id: &str, path: &str) ->
     };
     let replica = state.service.replica();
     let headers = response.headers_mut();
-    if let Ok(id) = HeaderValue::from_str(request_id) {
-        headers.insert(REQUEST_ID, id);
-    }
+    headers.insert(REQUEST_ID, id.into_header());
     headers.insert(NODE, HeaderValue::from(replica.node_id()));
     if let Some(leader) = replica.leader_id() {
         headers.insert(LEADER, HeaderValue::from(leader));
@@ -173,7 +178,6 @@ fn label(method: &Method) -> &'static str {
 #[cfg(test)]
 mod tests {
     use axum::Router;
-    use axum::body::Body;
     use axum::middleware::from_fn;
     use axum::routing::any;
     use tower::ServiceExt;

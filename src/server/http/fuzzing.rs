@@ -20,7 +20,7 @@ use super::security::{RoleBody, RotateBody, TokenBody};
 use super::txn::{TxnBody, compare, ops};
 use super::{audit, history, listings, watch};
 use crate::error::ServiceError;
-use crate::request_id::request_id;
+use crate::request_id::RequestId;
 use crate::service::TxnOpRequest;
 
 /// Most bytes of a refusal: it is sent back, and may be logged.
@@ -110,8 +110,9 @@ fn header_lines(data: &[u8]) -> HeaderMap {
 /// The headers that change what a call does.
 pub fn http_headers(data: &[u8]) {
     let map = header_lines(data);
-    let id = request_id(&map);
-    assert!((1..=128).contains(&id.len()) && HeaderValue::from_str(&id).is_ok());
+    let id = RequestId::of(&map);
+    assert!((1..=128).contains(&id.text().len()));
+    assert_eq!(id.text().as_bytes(), id.clone().into_header().as_bytes());
     for method in [Method::PUT, Method::POST] {
         accepted(check_media_type(&method, &map));
     }

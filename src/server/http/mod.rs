@@ -31,7 +31,7 @@ mod watch;
 
 use axum::Router;
 use axum::extract::Request;
-use axum::middleware::{from_fn, from_fn_with_state};
+use axum::middleware::from_fn_with_state;
 use axum::response::Response;
 use utoipa_swagger_ui::{Config, SwaggerUi};
 
@@ -71,9 +71,7 @@ pub fn router(state: AppState, browser: &Browser) -> Router {
         .merge(SwaggerUi::new("/docs").url("/openapi.json", document).config(page))
         .method_not_allowed_fallback(method_not_allowed)
         .fallback(not_found)
-        .layer(from_fn(browser::refuse_tokens_in_addresses))
-        .layer(from_fn_with_state(browser.clone(), browser::refuse_foreign_changes))
-        .layer(from_fn_with_state(state, envelope::envelope));
+        .layer(from_fn_with_state((state, browser.clone()), envelope::envelope));
     browser.protect(router)
 }
 

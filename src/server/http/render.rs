@@ -46,7 +46,8 @@ impl<'a> Object<'a> {
 
 /// Appends texts, numbers and lists of them, which always serialise.
 fn json<T: Serialize + ?Sized>(out: &mut Vec<u8>, value: &T) {
-    out.extend(serde_json::to_vec(value).unwrap_or_default());
+    // Writing to memory does not fail either.
+    serde_json::to_writer(out, value).unwrap_or_default();
 }
 
 /// Appends a JSON array.

@@ -1,4 +1,4 @@
-//! Serves a router on a bound socket: HTTP/1.1 and HTTP/2, told apart by the first bytes, in clear text or inside TLS.
+//! Serves on a bound socket: HTTP/1.1 and HTTP/2, told apart by the first bytes, in clear text or inside TLS.
 //!
 //! Everything a stranger can open is bounded: connections, the time for a TLS handshake, to say what protocol is spoken
 //! and to send a head, streams of a connection, size of the headers. Closing stops new work first and gives the old a
@@ -11,20 +11,19 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use axum::Router;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use hyper_util::service::TowerToHyperService;
 use llm_config_tls::server::TlsStream;
 use llm_config_tls::{Failures, Names, ServerTls, refusal};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, BufWriter, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::time::{Sleep, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::activity::{Activity, Counted};
+use super::activity::{Activity, Answering, Counted};
 use crate::metrics::Metrics;
 use crate::peer::{ClientCertificate, Peer, PeerAddress};
 
@@ -48,6 +47,8 @@ const HTTP2_CONNECTION_WINDOW_BYTES: u32 = 1 << 20;
 const HTTP2_SEND_BUFFER_BYTES: usize = 256 << 10;
 const HTTP2_KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(20);
 const HTTP2_KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(20);
+/// Answers that are collected before they are written; a larger piece is written as it is.
+const WRITE_BUFFER_BYTES: usize = 16 << 10;
 /// What every HTTP/2 client sends first (RFC 9113, section 3.4).
 const HTTP2_PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// What every TLS client sends first: the type of a handshake record (RFC 8446, section 5.1).
@@ -57,10 +58,10 @@ type Outcome = Result<(), Box<dyn std::error::Error + Send + Sync>>;
 
 /// What a listener serves, and when it ends.
 #[derive(Clone)]
-pub(super) struct Listener {
+pub(super) struct Listener<S> {
     /// Word of the metrics.
     pub(super) name: &'static str,
-    pub(super) router: Router,
+    pub(super) router: S,
     /// What connections are secured with; in clear text without.
     pub(super) tls: Option<Arc<ServerTls>>,
     /// Tells of connections that did not come to a request.
@@ -76,7 +77,7 @@ pub(super) struct Listener {
     pub(super) abort: CancellationToken,
 }
 
-impl Listener {
+impl<A: Answering> Listener<A> {
     /// Accepts until closing. With all connections in use, new ones wait in the system's queue.
     pub(super) async fn serve(self, listener: TcpListener) {
         self.metrics.known_listener(self.name, self.connections_max);
@@ -175,13 +176,15 @@ impl Listener {
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let builder = protocol(greeted.speaks_http2());
-        let activity = Arc::new(Activity::default());
+        let activity = Arc::new(Activity::new());
         let cut = CancellationToken::new();
         let counted = Counted::new(self.router.clone(), peer, Arc::clone(&activity), cut.clone());
         let service = TowerToHyperService::new(counted);
         let connection = builder.serve_connection(TokioIo::new(greeted), service);
         tokio::pin!(connection);
         tokio::select! {
+            // Most wake-ups are for the connection.
+            biased;
             done = connection.as_mut() => return done,
             () = cut.cancelled() => return Ok(()),
             () = activity.idle_for(self.idle_timeout) => {
@@ -225,22 +228,31 @@ fn protocol(http2: bool) -> auto::Builder<TokioExecutor> {
     if http2 { builder.http2_only() } else { builder.http1_only() }
 }
 
-/// A connection whose first bytes have been read to see what it speaks, and are read once more by the server.
+/// A connection whose first bytes have been read to see what it speaks, and are read once more by the server; and whose
+/// answers are collected until they are flushed.
 ///
 /// hyper-util can tell the protocols apart as well, but waits without limit for a client that says nothing.
 struct Greeted<S> {
-    stream: S,
+    stream: BufWriter<S>,
     first: [u8; HTTP2_PREFACE.len()],
     read: usize,
     given_back: usize,
     /// Runs while the system takes nothing more.
     blocked: Option<Pin<Box<Sleep>>>,
+    /// What is to be flushed has let others go first.
+    gave_way: bool,
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Greeted<S> {
     async fn read(stream: S) -> io::Result<Self> {
-        let mut this =
-            Self { stream, first: [0; HTTP2_PREFACE.len()], read: 0, given_back: 0, blocked: None };
+        let mut this = Self {
+            stream: BufWriter::with_capacity(WRITE_BUFFER_BYTES, stream),
+            first: [0; HTTP2_PREFACE.len()],
+            read: 0,
+            given_back: 0,
+            blocked: None,
+            gave_way: false,
+        };
         while this.read < HTTP2_PREFACE.len() && HTTP2_PREFACE.starts_with(&this.first[..this.read])
         {
             match this.stream.read(&mut this.first[this.read..]).await? {
@@ -249,6 +261,18 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Greeted<S> {
             }
         }
         Ok(this)
+    }
+
+    /// Lets the tasks that are ready run once before something is sent, so that answers which become ready together leave
+    /// in one system call and one packet: the call costs more than most answers do. Only where requests share the
+    /// connection; the wait is a turn of the scheduler, not of a clock.
+    fn gives_way(&mut self, cx: &Context<'_>) -> bool {
+        let gives = !self.gave_way && self.speaks_http2() && !self.stream.buffer().is_empty();
+        self.gave_way = true;
+        if gives {
+            cx.waker().wake_by_ref();
+        }
+        gives
     }
 
     /// Ends the connection of a client that does not read for too long.
@@ -277,7 +301,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Greeted<S> {
     }
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for Greeted<S> {
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Greeted<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -313,13 +337,20 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Greeted<S> {
         self.limit(cx, written)
     }
 
+    /// HTTP/2 copies small pieces into its frames when it is told no, and flushes between them when it is told yes.
     fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
+        !self.speaks_http2() && self.stream.is_write_vectored()
     }
 
     /// TLS keeps what the system does not take, and waits here.
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.gives_way(cx) {
+            return Poll::Pending;
+        }
         let flushed = Pin::new(&mut self.stream).poll_flush(cx);
+        if flushed.is_ready() {
+            self.gave_way = false;
+        }
         self.limit(cx, flushed)
     }
 
@@ -335,7 +366,7 @@ mod authority;
 
 #[cfg(test)]
 mod tests {
-    use axum::Extension;
+    use axum::{Extension, Router};
     use llm_config_tls::pki_types::pem::PemObject as _;
     use llm_config_tls::pki_types::{CertificateDer, PrivateKeyDer};
     use llm_config_tls::{File, Files, TlsConnector, client, provider};
@@ -495,6 +526,71 @@ mod tests {
         assert!(page.contains("llm_config_connections{listener=\"http\"} 1"), "{page}");
         drop(first);
         assert!(exchange(&mut second, b"").await.starts_with("HTTP/1.1 200"));
+    }
+
+    /// Counts what it is given to write.
+    #[derive(Default)]
+    struct Counting {
+        writes: usize,
+        written: Vec<u8>,
+    }
+
+    impl AsyncRead for Counting {
+        fn poll_read(
+            self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+            _: &mut ReadBuf<'_>,
+        ) -> Poll<io::Result<()>> {
+            Poll::Pending
+        }
+    }
+
+    impl AsyncWrite for Counting {
+        fn poll_write(
+            mut self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+            bytes: &[u8],
+        ) -> Poll<io::Result<usize>> {
+            self.writes += 1;
+            self.written.extend_from_slice(bytes);
+            Poll::Ready(Ok(bytes.len()))
+        }
+
+        fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    #[tokio::test]
+    async fn what_is_ready_in_the_same_turn_is_sent_in_one_piece() {
+        let mut greeted = Greeted {
+            stream: BufWriter::new(Counting::default()),
+            first: *HTTP2_PREFACE,
+            read: 0,
+            given_back: 0,
+            blocked: None,
+            gave_way: false,
+        };
+        for answers in 1..=2 {
+            let mut more = 0;
+            std::future::poll_fn(|cx| {
+                // Each time that the connection is polled another answer has become ready, up to three.
+                if more < 3 {
+                    more += 1;
+                    let written = Pin::new(&mut greeted).poll_write(cx, b"answer");
+                    assert!(matches!(written, Poll::Ready(Ok(6))), "{written:?}");
+                }
+                Pin::new(&mut greeted).poll_flush(cx)
+            })
+            .await
+            .unwrap();
+            let sent = greeted.stream.get_ref();
+            assert_eq!((sent.writes, sent.written.len()), (answers, answers * 12), "two at a time");
+        }
     }
 
     const REQUEST: &[u8] = b"GET / HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n";

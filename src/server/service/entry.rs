@@ -30,9 +30,11 @@ pub struct Knock<'a> {
     pub peer: IpAddr,
     pub headers: &'a HeaderMap,
     pub certificate: Option<&'a ClientCertificate>,
-    pub request_id: &'a str,
-    /// What is asked for, for the audit log: a method and a path, without a query.
-    pub what: &'a str,
+    pub request_id: &'a Arc<str>,
+    /// What is asked for, for the audit log: the method of HTTP, empty for a call of gRPC.
+    pub verb: &'a str,
+    /// And the path, without a query.
+    pub path: &'a str,
 }
 
 /// Somebody who came in, and what is left of what they may send.
@@ -69,13 +71,13 @@ impl Service {
             self.ban(guards.limits.note_limited(client, now), &knock).await;
             return Err(TurnedAway { error, left: of_address });
         }
-        let source = client.ip().to_string();
+        let source = Some(client.ip());
         let credentials = Credentials {
             authorization: knock.headers.get(http::header::AUTHORIZATION).map(|v| v.as_bytes()),
             certificate: knock.certificate,
         };
         let caller = match guards.access.identify(&credentials, now_ms).await {
-            Ok(caller) => caller.on(&source, knock.request_id),
+            Ok(caller) => caller.on(source, knock.request_id),
             Err(error @ ServiceError::Unauthenticated { .. }) => {
                 // A request without credentials guesses nothing.
                 if credentials.authorization.is_some() || credentials.certificate.is_some() {
@@ -86,8 +88,9 @@ impl Service {
                     }
                     self.ban(guards.limits.note_failure(client, now), &knock).await;
                 }
-                let nobody = Caller::anyone().on(&source, knock.request_id);
-                self.record_refusal(&nobody, Vec::new(), 401, knock.what, &error).await;
+                let nobody = Caller::anyone().on(source, knock.request_id);
+                let what = format!("{} {}", knock.verb, knock.path);
+                self.record_refusal(&nobody, Vec::new(), 401, what.trim_start(), &error).await;
                 return Err(TurnedAway { error, left: of_address });
             }
             // Whether the caller is known could not be found out.
@@ -175,7 +178,7 @@ impl Service {
             kind,
             actor: caller.name.to_string(),
             principal: caller.principal.to_string(),
-            source: caller.source.to_string(),
+            source: caller.source_text(),
             request_id: caller.request_id.to_string(),
             node: self.replica().node_id(),
             targets,
@@ -226,7 +229,7 @@ impl Service {
     /// What the caller may do by the policy that is in force now.
     pub(super) fn rights(&self, context: &Context) -> Result<Arc<Rights>, ServiceError> {
         let caller = self.inner.guards.access.again(&context.caller, wall_clock_ms())?;
-        Ok(caller.rights)
+        Ok(Arc::clone(&caller.rights))
     }
 
     async fn ban(&self, order: Option<BanOrder>, knock: &Knock<'_>) {
@@ -239,7 +242,7 @@ impl Service {
             longest_ms: ms(BAN_DURATION_MAX).max(first_ms),
             reason: order.reason.as_str().into(),
         };
-        let origin = Caller::anyone().on("", knock.request_id).origin(self.replica().node_id());
+        let origin = Caller::anyone().on(None, knock.request_id).origin(self.replica().node_id());
         let command = Command::new("system", Operation::Ban(ban))
             .from_origin(origin)
             .with_request_id(uuid::Uuid::now_v7().to_string());

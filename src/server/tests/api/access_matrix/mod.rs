@@ -387,14 +387,14 @@ fn doors() -> BTreeSet<String> {
 
 struct Server {
     node: Alone,
-    grpc: axum::Router,
+    grpc: grpc::Gateway,
 }
 
 impl Server {
     async fn start() -> Self {
         let (options, _master_key) = secured::options();
         let node = secured::secured(&options).await;
-        let (grpc, _) = grpc::router(&node.service);
+        let (grpc, _) = grpc::gateway(&node.service);
         Server { node, grpc }
     }
 
