@@ -5,6 +5,7 @@
 //! each other), `founding`, `membership` and `steward` (how a cluster begins, changes and looks after itself).
 
 mod backup;
+mod batch;
 mod codec;
 mod config;
 mod error;

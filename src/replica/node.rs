@@ -12,6 +12,7 @@ use tokio::sync::Semaphore;
 use tonic::Request;
 use tonic::transport::Channel;
 
+use crate::batch::Batcher;
 use crate::error::ProposeError;
 use crate::local::{Local, Sent};
 use crate::machine;
@@ -125,7 +126,10 @@ pub(crate) struct Node {
     /// What the databases of the log and of the state said of themselves when the storage was measured last.
     pub(crate) engines: Mutex<[EngineStats; 2]>,
     pub(crate) tidying: Tidying,
+    pub(crate) batcher: Batcher,
     pub(crate) reads: Coalescer,
+    /// Of this node as the leader, for reads at every node.
+    pub(crate) confirmations: Coalescer,
     /// Proposals that may be in flight on this node.
     pub(crate) slots: Arc<Semaphore>,
     /// Bytes of commands that may be in flight, in units of [`Node::BYTES_UNIT`].
@@ -158,7 +162,9 @@ impl Node {
             space,
             engines: Mutex::default(),
             tidying: Tidying::new(),
+            batcher: Batcher::default(),
             reads: Coalescer::default(),
+            confirmations: Coalescer::default(),
             slots,
             bytes: Arc::new(Semaphore::new(units)),
             changing: Arc::default(),

@@ -4,6 +4,7 @@
 //! been appended may be made again only with a request id, because the state machine then answers it from memory instead
 //! of doing it twice. Without one, the caller is told that the outcome is unknown.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -11,9 +12,9 @@ use llm_config_bugs::{Bug, active};
 use llm_config_domain::limits::COMMAND_BYTES_MAX;
 use llm_config_domain::{Applied, Command, Operation, Overlay, apply};
 use llm_config_proto::internal as pb;
-use openraft::errors::{ClientWriteError, RaftError};
 use tonic::{Code, Status};
 
+use crate::batch::{self, Fate};
 use crate::error::ProposeError;
 use crate::node::{Counters, Node, wall_clock_ms};
 use crate::read;
@@ -39,7 +40,7 @@ const REPLY_MARGIN: Duration = Duration::from_millis(20);
 
 /// Proposes from any node.
 pub(crate) async fn propose(
-    node: &Node,
+    node: &Arc<Node>,
     command: &Command,
     deadline: Instant,
 ) -> Result<Applied, ProposeError> {
@@ -122,14 +123,14 @@ fn admit(
 ) -> Result<(tokio::sync::OwnedSemaphorePermit, tokio::sync::OwnedSemaphorePermit), ProposeError> {
     node.room_for(operation)?;
     let full = |_| ProposeError::Overloaded;
-    let slot = std::sync::Arc::clone(&node.slots).try_acquire_owned().map_err(full)?;
+    let slot = Arc::clone(&node.slots).try_acquire_owned().map_err(full)?;
     let units = u32::try_from(bytes.div_ceil(Node::BYTES_UNIT)).unwrap_or(u32::MAX);
-    let share = std::sync::Arc::clone(&node.bytes).try_acquire_many_owned(units).map_err(full)?;
+    let share = Arc::clone(&node.bytes).try_acquire_many_owned(units).map_err(full)?;
     Ok((slot, share))
 }
 
 /// Proposes to the Raft core of this node.
-async fn locally(node: &Node, command: Bytes, deadline: Instant) -> Attempt {
+async fn locally(node: &Arc<Node>, command: Bytes, deadline: Instant) -> Attempt {
     Counters::add(&node.counters.proposals);
     let guessed = guess(node, &command);
     let proposal = Proposal { time_ms: wall_clock_ms(), command };
@@ -140,21 +141,10 @@ async fn locally(node: &Node, command: Bytes, deadline: Instant) -> Attempt {
         tokio::spawn(async move { drop(raft.client_write(proposal).await) });
         return Attempt::Answered(guessed);
     }
-    let write = node.raft.client_write(proposal);
-    match tokio::time::timeout_at(deadline.into(), write).await {
-        Err(_) => Attempt::Unknown,
-        Ok(Ok(answer)) => match guessed.or(answer.data) {
-            Some(applied) => Attempt::Answered(applied),
-            // Blank and membership entries answer nothing; a command always answers.
-            None => Attempt::Unknown,
-        },
-        Ok(Err(RaftError::APIError(ClientWriteError::ForwardToLeader(_)))) => {
-            Attempt::NotProposed(ProposeError::NoLeader)
-        }
-        Ok(Err(error)) => {
-            tracing::warn!(reason = %error, "a proposal has no known outcome");
-            Attempt::Unknown
-        }
+    match tokio::time::timeout_at(deadline.into(), batch::propose(node, proposal)).await {
+        Ok(Fate::Applied(applied)) => Attempt::Answered(guessed.unwrap_or(applied)),
+        Ok(Fate::NotLeader) => Attempt::NotProposed(ProposeError::NoLeader),
+        Ok(Fate::Unknown) | Err(_) => Attempt::Unknown,
     }
 }
 
@@ -171,7 +161,7 @@ fn guess(node: &Node, command: &Bytes) -> Option<Applied> {
 
 /// Proposes on behalf of another node. Decodes first: what is appended must be a command on every node.
 pub(crate) async fn on_leader(
-    node: &Node,
+    node: &Arc<Node>,
     command: Bytes,
     deadline: Instant,
 ) -> Result<pb::ProposeReply, Status> {

@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use llm_config_bugs::{Bug, active};
 use llm_config_proto::internal as pb;
@@ -17,7 +17,13 @@ use tokio::sync::oneshot;
 use crate::error::ReadError;
 use crate::node::{Counters, Node};
 
-/// Reads that wait for a confirmation.
+/// So many reads that share a round are a load: then the next round waits for those who ask again, because a round costs
+/// the same for one read as for all of them. A read alone never waits.
+const MANY: usize = 8;
+/// A tick of the runtime's timers.
+const GATHER: Duration = Duration::from_millis(1);
+
+/// Those who wait for the next confirmation.
 #[derive(Default)]
 pub(crate) struct Coalescer {
     state: Mutex<Waiting>,
@@ -68,7 +74,7 @@ pub(crate) async fn linearizable(node: &Arc<Node>, deadline: Instant) -> Result<
             Ok(Ok(Some(index))) => return wait_applied(node, index, deadline).await,
             Ok(Ok(None) | Err(_)) if Instant::now() < deadline => {
                 node.wait_for_leader(None, deadline).await;
-                tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+                tokio::time::sleep(Duration::from_millis(5)).await;
             }
             Ok(Ok(None) | Err(_)) | Err(_) => return Err(ReadError::NoLeader),
         }
@@ -91,14 +97,18 @@ async fn run(node: Arc<Node>) {
         } else {
             Counters::add(&node.counters.read_failed);
         }
+        let answered = reads.len();
         for read in reads {
             // A read that has given up needs no answer.
             let _gone = read.send(index);
         }
+        if answered >= MANY {
+            tokio::time::sleep(GATHER).await;
+        }
     }
 }
 
-async fn confirm_anywhere(node: &Node) -> Option<u64> {
+async fn confirm_anywhere(node: &Arc<Node>) -> Option<u64> {
     let (leader, address) = node.leader()?;
     if leader == node.local.node_id() {
         return confirm(node).await;
@@ -110,8 +120,33 @@ async fn confirm_anywhere(node: &Node) -> Option<u64> {
     Some(reply.into_inner().index)
 }
 
-/// Confirms on the leader; `None` when this node does not lead or reaches no quorum.
-pub(crate) async fn confirm(node: &Node) -> Option<u64> {
+/// Confirms on the leader; `None` when this node does not lead or reaches no quorum. Whoever asks while a confirmation runs
+/// shares the next one, at whichever node they read: a round costs a message to every member.
+pub(crate) async fn confirm(node: &Arc<Node>) -> Option<u64> {
+    let (confirmed, start) = node.confirmations.join();
+    if start {
+        tokio::spawn(confirm_all(Arc::clone(node)));
+    }
+    // At the latest when the confirmation that runs, and then the one that is shared, have run out of time.
+    confirmed.await.ok()?
+}
+
+/// Confirms for everybody who waits, until nobody does.
+async fn confirm_all(node: Arc<Node>) {
+    loop {
+        let asked = node.confirmations.take();
+        if asked.is_empty() {
+            return;
+        }
+        let index = confirm_once(&node).await;
+        for asked in asked {
+            // Who has given up needs no answer.
+            let _gone = asked.send(index);
+        }
+    }
+}
+
+async fn confirm_once(node: &Node) -> Option<u64> {
     if active(Bug::ReadWithoutQuorum) {
         return node.leads().then(|| node.local.state.progress().index);
     }
