@@ -331,8 +331,8 @@ pub(crate) fn rpc_error(status: &Status) -> RPCError<Types> {
 
 impl NetBackoff<Types> for Peer {
     fn backoff(&self) -> Option<Backoff> {
-        let steps = [20, 40, 80, 160, 320].map(Duration::from_millis);
-        Some(Backoff::new(steps.into_iter().chain(std::iter::repeat(Duration::from_millis(500)))))
+        let steps = [20, 40, 80].map(Duration::from_millis);
+        Some(Backoff::new(steps.into_iter().chain(std::iter::repeat(Duration::from_millis(150)))))
     }
 }
 

@@ -33,7 +33,7 @@ fn base_options() -> Options {
 pub(crate) fn log_options() -> Options {
     let mut options = base_options();
     options.set_wal_recovery_mode(DBRecoveryMode::TolerateCorruptedTailRecords);
-    options.set_write_buffer_size(32 << 20);
+    options.set_write_buffer_size(16 << 20);
     options.set_max_total_wal_size(128 << 20);
     options.set_compression_type(DBCompressionType::None);
     options
@@ -41,7 +41,7 @@ pub(crate) fn log_options() -> Options {
 
 pub(crate) fn state_options(cache: &Cache) -> Options {
     let mut options = base_options();
-    options.set_write_buffer_size(32 << 20);
+    options.set_write_buffer_size(16 << 20);
     options.set_compression_type(DBCompressionType::Lz4);
     options.enable_statistics();
     let mut blocks = BlockBasedOptions::default();
