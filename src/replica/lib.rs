@@ -41,6 +41,7 @@ mod storage;
 mod testing;
 mod timings;
 mod types;
+mod vacancy;
 
 pub use backup::BackupError;
 pub use config::{Advertise, Config, Join, Tuning};

@@ -64,6 +64,12 @@ pub(crate) fn incoming(listener: TcpListener) -> TcpIncoming {
     TcpIncoming::from(listener).with_nodelay(Some(true))
 }
 
+/// Whether connections to an address are refused: its machine answers, and nobody listens there.
+pub(crate) async fn refuses(address: &str, limit: Duration) -> bool {
+    let connecting = tokio::time::timeout(limit, tokio::net::TcpStream::connect(address)).await;
+    matches!(connecting, Ok(Err(error)) if error.kind() == io::ErrorKind::ConnectionRefused)
+}
+
 /// A connection in clear text, made when it is first used.
 pub(crate) fn channel(endpoint: &Endpoint, _address: &str) -> Channel {
     endpoint.connect_lazy()

@@ -228,6 +228,11 @@ pub(crate) fn incoming(listener: TcpListener) -> impl Stream<Item = io::Result<C
     ReceiverStream::new(listener.0.arriving).map(Ok)
 }
 
+pub(crate) async fn refuses(address: &str, limit: Duration) -> bool {
+    let connecting = tokio::time::timeout(limit, world().connect(address.to_owned())).await;
+    matches!(connecting, Ok(Err(error)) if error.kind() == io::ErrorKind::ConnectionRefused)
+}
+
 pub(crate) fn channel(endpoint: &Endpoint, address: &str) -> Channel {
     let address: Arc<str> = address.into();
     endpoint.connect_with_connector_lazy(tower::service_fn(move |_: Uri| {

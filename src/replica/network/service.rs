@@ -28,6 +28,7 @@ use crate::local::Sent;
 use crate::node::Node;
 use crate::storage::directory::Identity;
 use crate::types::Types;
+use crate::vacancy::StreamEnd;
 use crate::{machine, membership, propose, read};
 
 /// Longest time that a peer may let a write wait, whatever it asks for.
@@ -234,8 +235,9 @@ fn decoded(
     messages: Streaming<pb::AppendRequest>,
     newest: Arc<parking_lot::Mutex<Named>>,
 ) -> impl Stream<Item = AppendEntriesRequest<Types>> + Send {
-    let state = (node, messages, newest);
-    futures::stream::unfold(state, |(node, mut messages, newest)| async move {
+    let end = StreamEnd::new(&node);
+    let state = (node, messages, newest, end);
+    futures::stream::unfold(state, |(node, mut messages, newest, end)| async move {
         let message = match messages.message().await {
             Ok(Some(message)) => message,
             // The sender has ended the stream or is gone; it will open another.
@@ -245,7 +247,10 @@ fn decoded(
         match append_checked(&node, message) {
             Ok(message) => {
                 *newest.lock() = named;
-                Some((message, (node, messages, newest)))
+                if let Some(sent) = named.sent {
+                    end.sent_by(sent.node);
+                }
+                Some((message, (node, messages, newest, end)))
             }
             Err(error) => {
                 tracing::error!(%error, "an append message cannot be read; the stream ends");

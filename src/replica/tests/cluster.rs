@@ -3,13 +3,16 @@
 
 mod support;
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use llm_config_domain::{Applied, Command, Outcome, Rejection, digest, query};
 use llm_config_replica::{
-    DurationSample, ProposeError, ReadError, Readings, Replica, Role, StartError,
+    DurationSample, ProposeError, ReadError, Readings, Replica, Role, StartError, Tuning,
 };
 use support::{Cluster, address, eventually, in_time, set};
+use tokio::runtime::{Builder, Runtime};
+use tokio::task::block_in_place;
 
 fn version(applied: &Applied) -> u64 {
     match &applied.result {
@@ -365,4 +368,44 @@ async fn writes_and_reads_without_a_leader_count_as_such() {
     // The read gave up before its confirmation did.
     eventually("the confirmation fails", || alone.stats().read_index_failures > 0).await;
     cluster.stop().await;
+}
+
+/// Nobody's election timeout runs out in the time of a test.
+fn patient() -> Tuning {
+    Tuning {
+        election_timeout_min: Duration::from_secs(600),
+        election_timeout_max: Duration::from_secs(1200),
+        ..support::tuning()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_leader_whose_process_is_gone_is_replaced_before_any_timeout() {
+    let mut cluster = Cluster::prepare(3);
+    // Each on a runtime of its own, whose end is that of a process: sockets closed, nothing handed over.
+    let mut runtimes: BTreeMap<u64, Runtime> = BTreeMap::new();
+    for id in 1..=3 {
+        let runtime = Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+        let started = block_in_place(|| runtime.block_on(cluster.start_node_tuned(id, patient())));
+        started.unwrap();
+        runtimes.insert(id, runtime);
+    }
+    cluster.all_ready().await;
+    let leader = cluster.leader().await;
+    let survivors: Vec<u64> = (1..=3).filter(|id| *id != leader).collect();
+    propose(cluster.node(leader), set("key", 1)).await;
+    eventually("both followers are told by the leader", || {
+        survivors.iter().all(|id| cluster.node(*id).applied_revision() == 1)
+    })
+    .await;
+    runtimes.remove(&leader).unwrap().shutdown_background();
+    let survivor = cluster.node(survivors[0]);
+    eventually("another node leads", || {
+        survivor.status().leader_id.is_some_and(|now| now != leader)
+    })
+    .await;
+    assert_eq!(version(&propose(survivor, set("key", 2)).await), 2);
+    for (_, runtime) in runtimes {
+        runtime.shutdown_background();
+    }
 }
