@@ -26,6 +26,8 @@ COMPARE_ARGS ?=
 CURVES_ARGS ?=
 # Which etcd `make bench-compare` takes: what .ci/etcd knows
 ETCD_FROM ?= trixie
+# For `make bench-hot`, as in: make bench-hot HOT_ARGS=apply
+HOT_ARGS ?=
 # For `make jepsen`
 JEPSEN_ARGS ?= run
 # For `make sim`, as in: make sim SIM_ARGS='run --seed 7'
@@ -167,6 +169,22 @@ bench-curves: release ## measure how cost grows along five axes, and draw docs/b
 	@LLM_CONFIG_SERVER="$(CARGO_TARGET_DIR)/release/llm-config-manager" \
 		"$(CARGO_TARGET_DIR)/release/llm-config-load" curves --record docs/benchmarks/curves.jsonl $(CURVES_ARGS)
 	@"$(CARGO_TARGET_DIR)/release/llm-config-load" draw
+
+# Nothing of these needs RocksDB, so `deps` would compile it for nothing.
+.PHONY: bench-hot
+bench-hot: ## time each hot function by itself, without a cluster. HOT_ARGS='apply'
+	@.ci/deps
+	$(CARGO) bench --locked --package llm-config-hot --bench hot -- $(HOT_ARGS)
+
+.PHONY: instructions
+instructions: ## count the instructions of each hot function, and hold them to what is recorded
+	@.ci/deps valgrind
+	@.ci/instructions
+
+.PHONY: instructions-record
+instructions-record: ## record what is counted now: in the commit that is meant to change it
+	@.ci/deps valgrind
+	@.ci/instructions --record
 
 # What the lab is made of, if it is missing; it changes nothing of this machine's own network.
 .PHONY: jepsen
