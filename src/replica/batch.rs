@@ -118,9 +118,11 @@ async fn carry(node: Arc<Node>) {
 
 /// Tells each who waits what became of their proposal.
 async fn tell(
-    mut answers: BoxStream<'static, Result<WriteResult<Types>, Fatal<Types>>>,
+    answers: BoxStream<'static, Result<WriteResult<Types>, Fatal<Types>>>,
     asked: Vec<oneshot::Sender<Fate>>,
 ) {
+    // A core that ends answers one of them with an error and the others not at all.
+    let mut answers = answers.fuse();
     for asked in asked {
         let fate = match answers.next().await {
             Some(Ok(Ok(written))) => written.response.map_or(Fate::Unknown, Fate::Applied),
@@ -189,6 +191,16 @@ mod tests {
         }
         assert_eq!(batcher.take().len(), PROPOSALS_MAX);
         assert_eq!(batcher.take().len(), 1);
+    }
+
+    #[tokio::test]
+    async fn a_core_that_ends_leaves_everybody_in_doubt() {
+        let ((first, one), (second, other)) = (oneshot::channel(), oneshot::channel());
+        let answers = futures::stream::unfold(Some(()), |open| async move {
+            open.map(|()| (Err(Fatal::Stopped), None))
+        });
+        tell(answers.boxed(), vec![first, second]).await;
+        assert!(matches!((one.await, other.await), (Ok(Fate::Unknown), Ok(Fate::Unknown))));
     }
 
     #[test]
